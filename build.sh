@@ -1,0 +1,182 @@
+#!/usr/bin/env bash
+# Everything that is done with this project, on a fresh machine or a used one:
+#   ./build.sh run     the example site, on http://localhost:9090/
+#   ./build.sh test    lint, types, unit and end-to-end tests
+# Called with no argument it lists the rest.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+VENV=$PWD/.venv
+EXTRAS=uwsgi,gevent,embedded,test
+
+usage() {
+    cat <<'TEXT'
+usage: ./build.sh VERB
+
+  run             serve the example site in uWSGI's emperor; Ctrl-C ends it
+  test            everything that has to pass: lint, types, unit and end-to-end tests
+  test quick      the inner loop: lint, types, all tests that are not marked slow
+  test ARGS…      pytest with these arguments
+  bench ARGS…     the benchmark (bench/README.md)
+  build           only the set-up: system packages, virtual environment, uWSGI, extensions
+  clean           remove what was built
+
+Set PYTHON to choose the interpreter (3.10 or newer), UWS4R_PORT to serve on another port than 9090,
+UWS4R_REDIS (redis://host:port/db) to use a Redis of yours instead of an embedded one.
+TEXT
+}
+
+say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
+fail() { printf '\033[1;31m%s\033[0m\n' "$*" >&2; exit 1; }
+
+# ---------------------------------------------------------------- set-up, each step done once
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+can_install() {
+    command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
+}
+
+# What the steps below need from the system, as Debian's package names.
+missing_packages() {
+    command -v gcc >/dev/null || echo build-essential
+    # uWSGI without PCRE has no `route =`, and the emperor cannot tell websockets from pages.
+    echo '#include <pcre2.h>' | gcc -E -DPCRE2_CODE_UNIT_WIDTH=8 - >/dev/null 2>&1 || echo libpcre2-dev
+    command -v redis-server >/dev/null || echo redis-server
+    find_python >/dev/null || echo python3 python3-venv python3-dev
+}
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10}; do
+        if "$candidate" - 2>/dev/null <<'CODE'
+import ensurepip, os, sys, sysconfig
+sys.exit(not (sys.version_info >= (3, 10) and os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))))
+CODE
+        then
+            command -v "$candidate"
+            return 0
+        fi
+    done
+    return 1
+}
+
+system_packages() {
+    local packages
+    packages=$(missing_packages | tr '\n' ' ')
+    [ -n "${packages// /}" ] || return 0
+    can_install || fail "Please install these packages and call me again: $packages"
+    say "installing $packages"
+    as_root apt-get update -qq
+    # Without its own service: nothing here uses Redis on its usual port.
+    # shellcheck disable=SC2086
+    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $packages >/dev/null
+    packages=$(missing_packages | tr '\n' ' ')
+    [ -z "${packages// /}" ] || fail "still missing after apt-get install: $packages"
+}
+
+virtual_environment() {
+    local python
+    python=$(find_python) || fail "no Python of 3.10 or newer with venv and headers"
+    if [ -n "${PYTHON:-}" ] && [ -x "$VENV/bin/python" ] &&
+        [ "$("$VENV/bin/python" -c 'import sys; print(sys.version)')" != "$("$python" -c 'import sys; print(sys.version)')" ]; then
+        say "another Python than last time: starting afresh"
+        rm -rf "$VENV" build
+        rm -f uws4r/*.so
+    fi
+    [ -x "$VENV/bin/python" ] || { say "virtual environment with $python"; "$python" -m venv "$VENV"; }
+    local stamp="$VENV/requirements.stamp"
+    if ! cmp -s pyproject.toml "$stamp"; then
+        say "Python packages"
+        "$VENV/bin/pip" install --quiet --upgrade pip "setuptools>=77" wheel "Cython>=3.0.11"
+        rm -f "$VENV/extensions.stamp"
+        # Compiled here, and never from a cache: a uWSGI that was built without PCRE would come back.
+        "$VENV/bin/pip" install --quiet --no-cache-dir --no-binary uwsgi --no-build-isolation --editable ".[$EXTRAS]"
+        source_digest > "$VENV/extensions.stamp"
+        cp pyproject.toml "$stamp"
+    fi
+}
+
+uwsgi_with_routes() {
+    "$VENV/bin/uwsgi" --help 2>/dev/null | grep -q -- '--route ' && return 0
+    say "uWSGI, with PCRE2"
+    "$VENV/bin/pip" install --quiet --force-reinstall --no-deps --no-cache-dir --no-binary uwsgi uwsgi
+    "$VENV/bin/uwsgi" --help | grep -q -- '--route ' || fail "uWSGI was built without internal routing (PCRE2)"
+}
+
+source_digest() {
+    cat setup.py uws4r/*.pyx uws4r/*.pxd | sha256sum
+    echo "${UWS4R_SANITIZE:-}"
+}
+
+extensions() {
+    local stamp="$VENV/extensions.stamp"
+    source_digest | cmp -s - "$stamp" && return 0
+    say "extension modules"
+    "$VENV/bin/python" setup.py --quiet build_ext --inplace
+    source_digest > "$stamp"
+}
+
+build() {
+    system_packages
+    virtual_environment
+    uwsgi_with_routes
+    extensions
+}
+
+# ---------------------------------------------------------------- verbs
+
+run() {
+    build
+    exec "$VENV/bin/python" examples/serve.py "$@"
+}
+
+lint() {
+    say "lint"
+    "$VENV/bin/ruff" check .
+    "$VENV/bin/ruff" format --check .
+    bash -n build.sh .ci/run
+    say "types"
+    "$VENV/bin/mypy"
+}
+
+run_tests() {
+    build
+    case "${1:-all}" in
+        all)
+            lint
+            say "tests"
+            PYTHONDEVMODE=1 "$VENV/bin/python" -m pytest
+            ;;
+        quick)
+            lint
+            say "tests that are not slow"
+            PYTHONDEVMODE=1 "$VENV/bin/python" -m pytest -q -m "not slow"
+            ;;
+        *) PYTHONDEVMODE=1 "$VENV/bin/python" -m pytest "$@" ;;
+    esac
+}
+
+bench() {
+    build
+    exec "$VENV/bin/python" -m bench "$@"
+}
+
+clean() {
+    rm -rf "$VENV" build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+    rm -f uws4r/*.so uws4r/*.c
+}
+
+verb=${1:-}
+[ $# -eq 0 ] || shift
+case "$verb" in
+    run) run "$@" ;;
+    test) run_tests "$@" ;;
+    bench) bench "$@" ;;
+    build) build ;;
+    clean) clean ;;
+    ""|help|-h|--help) usage ;;
+    *) usage; fail "unknown verb: $verb" ;;
+esac

@@ -1,0 +1,35 @@
+"""Views through which a test acts as a site would."""
+
+from django.contrib.auth import authenticate, login, logout
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
+
+from uws4r.publisher import RedisPublisher
+from uws4r.redis_store import SELF
+
+
+@csrf_exempt
+def log_in(request: HttpRequest) -> HttpResponse:
+    user = authenticate(username=request.POST["username"], password=request.POST["username"])
+    if user is None:
+        return HttpResponse(status=403)
+    login(request, user)
+    return HttpResponse(request.session.session_key)
+
+
+def log_out(request: HttpRequest) -> HttpResponse:
+    logout(request)
+    return HttpResponse()
+
+
+@csrf_exempt
+def publish(request: HttpRequest) -> HttpResponse:
+    """Publish ``message`` on ``facility`` to ``audience``: broadcast, or the request's own user, group, session."""
+    audience = request.POST["audience"]
+    to = {"broadcast": True} if audience == "broadcast" else {f"{audience}s": [SELF]}
+    publisher = RedisPublisher(facility=request.POST["facility"], request=request, **to)
+    return JsonResponse({"reached": publisher.publish_message(request.POST["message"])})
+
+
+urlpatterns = [path("login/", log_in), path("logout/", log_out), path("publish/", publish)]

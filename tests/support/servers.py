@@ -1,0 +1,152 @@
+"""Real servers for the tests, each on a free port, each ended by its own handle."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+
+from tests.support.wire import TIMEOUT
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE = ROOT / "tests" / "site"
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout: float = TIMEOUT, pause: float = 0.005) -> None:
+    """Ask until ``condition`` is true; AssertionError naming ``what`` after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(pause)
+
+
+class Process:
+    """A server in a process (and group) of its own, its output in a file."""
+
+    def __init__(self, command: list[str | Path], log: Path, env: dict[str, str] | None = None) -> None:
+        self.log_path = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(  # noqa: S603
+                list(map(str, command)),
+                env={**os.environ, **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def wait_ready(self, ready: Callable[[], bool], timeout: float = 30.0) -> None:
+        def running_and_ready() -> bool:
+            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.log}"
+            return ready()
+
+        try:
+            wait_until(running_and_ready, f"ready: {self.process.args}", timeout)
+        except AssertionError as error:
+            self.stop()
+            raise AssertionError(f"{error}\n{self.log}") from None
+
+    def stop(self, number: int = signal.SIGINT, timeout: float = 15.0) -> int:
+        """End it with a signal, with SIGKILL if it does not follow; return its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            raise AssertionError(f"did not end on signal {number}: {self.process.args}") from None
+
+
+class RedisServer:
+    """A ``redis-server`` that can go away and come back at the same address."""
+
+    def __init__(self, directory: Path, program: str | Path | None = None, options: tuple[str, ...] = ()) -> None:
+        self.directory = directory
+        self.program = program or shutil.which("redis-server") or "redis-server"
+        self.options = options
+        self.port = free_port()
+        self.address = ("127.0.0.1", self.port)
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.client = redis.Redis(port=self.port, host="127.0.0.1", protocol=2)
+        self.process: Process | None = None
+        self.start()
+
+    def start(self) -> None:
+        self.process = Process(
+            [self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+             "--dir", self.directory, *self.options],
+            self.directory / f"redis-{self.port}.log",
+        )  # fmt: skip
+        self.process.wait_ready(self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.ConnectionError:
+            return False
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        self.client.connection_pool.disconnect()
+        if self.process is not None:
+            self.process.stop(number)
+            self.process = None
+
+    def close(self) -> None:
+        self.stop()
+        self.client.close()
+
+    def links(self) -> list[dict[str, str]]:
+        """The hubs' connections, as Redis sees them."""
+        return [client for client in self.client.client_list() if client["name"] == "uws4r"]
+
+    def subscriptions(self, name: str) -> int:
+        """How many links are subscribed to a channel."""
+        return self.client.pubsub_numsub(name)[0][1]
+
+
+class Uwsgi:
+    """A uWSGI with these options, serving HTTP on ``address`` when it is ready."""
+
+    def __init__(self, directory: Path, options: list[str | Path], env: dict[str, str], port: int) -> None:
+        self.address = ("127.0.0.1", port)
+        self.process = Process([BIN / "uwsgi", *options], directory / f"uwsgi-{port}.log", env)
+        self.process.wait_ready(self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(self.address, 5) as probe:
+                probe.settimeout(5)
+                probe.sendall(b"GET /no-such-page HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                return probe.recv(12).startswith(b"HTTP/1.1 4")
+        except OSError:
+            return False
+
+    @property
+    def log(self) -> str:
+        return self.process.log
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        return self.process.stop(number)
+
+    def assert_healthy(self) -> None:
+        """No worker has died, no traceback has been logged."""
+        for sign in ("Traceback", "DAMN ! worker", "Segmentation fault", "uWSGI worker 1 screams", "respawned"):
+            assert sign not in self.log, self.log

@@ -1,0 +1,76 @@
+# One client as the hub's C loop sees it. Only the hub's thread touches it.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from uws4r._frames cimport Decoder, Frame, OwnCopies
+
+
+cdef enum State:
+    OPEN = 0
+    CLOSING = 1    # our close frame is out or queued, the client's is awaited
+    LINGERING = 2  # nothing of the client counts any more: flush, half-close, await its end
+    GONE = 3       # the descriptor is closed
+
+
+cdef struct Subscription:
+    void *channel       # a Channel of the hub, which outlives this entry
+    uint32_t index      # of this client among the channel's listeners
+    uint64_t delivered  # digest of the last message, for ``&changes``
+
+
+cdef struct Client:
+    void *owner  # the Connection; alive as long as the hub's table holds it
+    Decoder decoder
+    const uint8_t *input  # what this turn received, in the hub's arena
+    const uint8_t *input_end
+    Frame **queue
+    uint32_t first        # index of the oldest frame in ``queue``
+    uint32_t count        # frames waiting
+    uint32_t room         # allocated
+    uint32_t dirty        # 1 + index in the hub's list of clients to write to, 0 for not in it
+    size_t sent           # bytes of the oldest frame that are out
+    size_t queued         # bytes waiting, without those
+    uint64_t last_run     # number of the last run of copies delivered
+    OwnCopies own
+    Subscription *joined
+    uint32_t joined_count
+    int fd
+    uint64_t bytes_in
+    uint64_t bytes_out
+    uint64_t messages_in
+    uint64_t messages_out
+    uint64_t opened       # milliseconds of the hub's clock
+    uint64_t heard        # the same, of the last bytes received
+    Client *timer_next    # the timer wheel's list
+    Client **timer_link   # what points to this client there, NULL when no timer is set
+    uint64_t due          # tick of the wheel
+    uint16_t close_code
+    State state
+    bint echo
+    bint changes
+    bint writing          # EPOLLOUT is on
+    bint half_closed
+    bint pinged           # an unanswered ping is out
+    bint ended            # end of input, or an error of the socket
+    bint answered         # the client's close frame is here: nothing to wait for after the flush
+
+
+cdef enum Sent:
+    SENT_ALL
+    SENT_BLOCKED
+    SENT_ERROR
+
+
+cdef bint client_queue(Client *client, Frame *frame) noexcept nogil
+cdef Sent client_send(Client *client) noexcept nogil
+cdef void client_drop_queue(Client *client, bint keep_partial) noexcept nogil
+
+
+cdef class Connection:
+    cdef Client client
+    cdef readonly object identity
+    cdef readonly tuple publishes
+    cdef readonly object expire
+    cdef public object attachment
+    cdef public str close_reason
+    cdef int event(self)

@@ -1,0 +1,253 @@
+"""
+One client: its descriptor, the state of its decoder, the frames waiting for it, its counters.
+
+It decides nothing: the hub does. It knows the codec; Redis and Django are unknown to it.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint32_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memmove, memset
+
+from uws4r._frames cimport (
+    STEP_EVENT,
+    STEP_FAILED,
+    Frame,
+    Step,
+    decoder_free,
+    decoder_init,
+    decoder_step,
+    frame_release,
+    own_free,
+)
+
+from uws4r.errors import ProtocolError
+
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef extern from "<sys/socket.h>" nogil:
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+    ssize_t sendmsg(int fd, const msghdr *message, int flags)
+    int MSG_DONTWAIT, MSG_NOSIGNAL
+
+cdef extern from "<errno.h>" nogil:
+    int errno
+    int EAGAIN, EWOULDBLOCK, EINTR
+
+cdef enum:
+    PIECES = 1024  # IOV_MAX of Linux
+
+
+cdef bint client_queue(Client *client, Frame *frame) noexcept nogil:
+    # Takes a hold of its own on the frame; False when there is no memory.
+    cdef Frame **larger
+    cdef uint32_t room
+    if client.first + client.count == client.room:
+        if client.first:
+            memmove(client.queue, client.queue + client.first, client.count * sizeof(Frame *))
+            client.first = 0
+        else:
+            room = client.room * 2 if client.room else 4
+            larger = <Frame **>realloc(client.queue, room * sizeof(Frame *))
+            if larger == NULL:
+                return False
+            client.queue = larger
+            client.room = room
+    frame.holders += 1
+    client.queue[client.first + client.count] = frame
+    client.count += 1
+    client.queued += frame.size
+    return True
+
+
+cdef void forget_queue(Client *client) noexcept nogil:
+    # An idle client costs no memory for its queue.
+    free(client.queue)
+    client.queue = NULL
+    client.first = client.count = client.room = 0
+    client.sent = client.queued = 0
+
+
+cdef void client_drop_queue(Client *client, bint keep_partial) noexcept nogil:
+    # A frame that is out in part has to be completed before anything else may follow it.
+    cdef uint32_t i, kept = 1 if keep_partial and client.sent else 0
+    for i in range(kept, client.count):
+        client.queued -= client.queue[client.first + i].size
+        frame_release(client.queue[client.first + i])
+    client.count = kept
+    if not kept:
+        forget_queue(client)
+
+
+cdef void taken_by_kernel(Client *client, size_t size) noexcept nogil:
+    cdef Frame *frame
+    client.bytes_out += size
+    client.queued -= size
+    size += client.sent
+    client.sent = 0
+    while client.count:
+        frame = client.queue[client.first]
+        if size < frame.size:
+            client.sent = size
+            return
+        size -= frame.size
+        frame_release(frame)
+        client.first += 1
+        client.count -= 1
+    forget_queue(client)
+
+
+cdef Sent client_send(Client *client) noexcept nogil:
+    # All frames that wait, in as few system calls as IOV_MAX allows.
+    cdef iovec pieces[PIECES]
+    cdef msghdr message
+    cdef uint32_t i, count
+    cdef size_t whole
+    cdef ssize_t size
+    cdef Frame *frame
+    memset(&message, 0, sizeof(message))
+    message.msg_iov = pieces
+    while client.count:
+        count = client.count if client.count < PIECES else PIECES
+        whole = 0
+        for i in range(count):
+            frame = client.queue[client.first + i]
+            pieces[i].iov_base = frame.wire
+            pieces[i].iov_len = frame.size
+            whole += frame.size
+        pieces[0].iov_base = <uint8_t *>pieces[0].iov_base + client.sent
+        pieces[0].iov_len -= client.sent
+        whole -= client.sent
+        message.msg_iovlen = count
+        size = sendmsg(client.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
+        if size < 0:
+            if errno == EINTR:
+                continue
+            return SENT_BLOCKED if errno == EAGAIN or errno == EWOULDBLOCK else SENT_ERROR
+        taken_by_kernel(client, size)
+        if <size_t>size < whole:
+            return SENT_BLOCKED  # asking again would only be told EAGAIN
+    return SENT_ALL
+
+
+cdef class Connection:
+    """
+    One open websocket of a client.
+
+    Args:
+        fd: The socket; the hub closes it.
+        identity: Who it is, for the log.
+        publishes: Names of the channels that the client's messages go to.
+        expire: Seconds for which a client's message is also stored; 0 for not at all.
+        max_size: Bytes that a message of the client may have.
+        echo: Give the client its own messages back.
+        changes: Withhold a message equal to the one before on the same channel.
+        attachment: What it waits to join; the hub clears it.
+    """
+
+    def __cinit__(
+        self, int fd, identity, tuple publishes, expire, size_t max_size, bint echo, bint changes, attachment
+    ):
+        memset(&self.client, 0, sizeof(self.client))
+        decoder_init(&self.client.decoder, max_size)
+        self.client.owner = <void *>self
+        self.client.fd = fd
+        self.client.echo = echo
+        self.client.changes = changes
+        self.identity = identity
+        self.publishes = publishes
+        self.expire = expire
+        self.attachment = attachment
+        self.close_reason = ""
+
+    def __dealloc__(self):
+        client_drop_queue(&self.client, False)
+        decoder_free(&self.client.decoder)
+        own_free(&self.client.own)
+        free(self.client.joined)
+
+    def __str__(self):
+        return f"#{self.client.fd} {self.identity}"
+
+    cdef int event(self):
+        # Decode up to the next event of this turn's input: 1 for one, 0 for none left.
+        cdef uint8_t *cursor = <uint8_t *>self.client.input
+        cdef Step step = decoder_step(&self.client.decoder, &cursor, self.client.input_end)
+        self.client.input = cursor
+        if step == STEP_FAILED:
+            self.client.input = self.client.input_end
+            raise ProtocolError(self.client.decoder.failure.decode(), self.client.decoder.failure_code)
+        return step == STEP_EVENT
+
+    def next_event(self):
+        """
+        Return the next ``(opcode, payload)`` of what this turn received, None when there is no more.
+
+        Raises:
+            ProtocolError: The client broke RFC 6455; see :class:`~uws4r._frames.FrameDecoder`.
+        """
+        if not self.event():
+            return None
+        return self.client.decoder.opcode, PyBytes_FromStringAndSize(
+            <char *>self.client.decoder.payload, self.client.decoder.payload_size
+        )
+
+    @property
+    def fd(self):
+        """The descriptor's number; -1 when it is closed."""
+        return self.client.fd
+
+    @property
+    def is_open(self):
+        """Whether messages still go in and out."""
+        return self.client.state == OPEN
+
+    @property
+    def reads(self):
+        """Whether anything that the client sends still counts."""
+        return self.client.state == OPEN or self.client.state == CLOSING
+
+    @property
+    def is_gone(self):
+        """Whether the descriptor is closed."""
+        return self.client.state == GONE
+
+    @property
+    def ended(self):
+        """Whether the client's side has ended: no more input will come."""
+        return bool(self.client.ended)
+
+    @property
+    def pinged(self):
+        """Whether a ping is unanswered."""
+        return bool(self.client.pinged)
+
+    @property
+    def echo(self):
+        """Whether the client gets its own messages back."""
+        return bool(self.client.echo)
+
+    @property
+    def close_code(self):
+        """The code that the connection ends with; 0 while it is open."""
+        return self.client.close_code
+
+    @close_code.setter
+    def close_code(self, int code):
+        self.client.close_code = code
+
+    @property
+    def queued(self):
+        """Bytes that wait for the client."""
+        return self.client.queued
+
+    @property
+    def traffic(self):
+        """``(messages in, bytes in, messages out, bytes out)``; bytes as on the wire."""
+        return self.client.messages_in, self.client.bytes_in, self.client.messages_out, self.client.bytes_out

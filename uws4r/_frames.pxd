@@ -1,0 +1,92 @@
+# What the other extension modules share with the codec; no Python object is involved.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef struct Frame:
+    # A frame ready for the wire, shared by all connections that queue it. Only the
+    # hub's thread touches one, so the count needs neither the GIL nor atomics.
+    size_t size
+    uint32_t holders
+    uint8_t wire[1]  # ``size`` bytes, allocated with the struct
+
+
+cdef struct Utf8:
+    # Where an incremental check stands: continuation bytes still due, and the range of the next one.
+    uint8_t due
+    uint8_t low
+    uint8_t high
+
+
+cdef struct Decoder:
+    size_t max_size       # bytes a message may have
+    uint64_t left         # payload bytes of the current frame still to come
+    uint8_t *message      # payload of the message so far, where it came in pieces
+    uint8_t *control      # the same for a control frame, at most 125 bytes
+    size_t message_size
+    size_t message_room   # allocated
+    uint8_t *payload      # of the event just reported; valid until the next step
+    size_t payload_size
+    const char *failure   # why the peer is at fault
+    uint16_t failure_code
+    uint8_t head[14]      # the frame's header as it comes in
+    uint8_t head_size
+    uint8_t head_need
+    uint8_t control_size
+    uint8_t opcode        # of the current frame
+    uint8_t message_opcode  # of the message that is under way, 0 for none
+    uint8_t mask[4]       # rotated so that mask[0] is for the next byte
+    bint in_payload
+    bint final
+    bint spent            # the buffers' content has been reported
+    Utf8 utf8
+
+
+cdef enum Step:
+    STEP_NEED = 0    # all input is consumed
+    STEP_EVENT = 1   # decoder.opcode, .payload, .payload_size say what
+    STEP_FAILED = 2  # decoder.failure, .failure_code; do not call again
+
+
+cdef void decoder_init(Decoder *decoder, size_t max_size) noexcept nogil
+cdef void decoder_free(Decoder *decoder) noexcept nogil
+cdef Step decoder_step(Decoder *decoder, uint8_t **cursor, const uint8_t *end) noexcept nogil
+
+cdef bint valid_utf8(const uint8_t *data, size_t size) noexcept nogil
+
+cdef Frame *frame_new(uint8_t opcode, const uint8_t *payload, size_t size) noexcept nogil
+cdef void frame_release(Frame *frame) noexcept nogil
+
+
+cdef struct Expected:
+    # One copy of an own message that must not come back (rule "own messages").
+    void *channel
+    uint64_t digest
+    uint64_t publish   # number of the publish that caused it
+
+
+cdef struct OwnCopies:
+    Expected *items
+    uint32_t count
+    uint32_t room
+
+
+cdef bint own_expect(OwnCopies *own, void *channel, uint64_t digest, uint64_t publish) noexcept nogil
+cdef bint own_take(OwnCopies *own, void *channel, uint64_t digest) noexcept nogil
+cdef void own_forget(OwnCopies *own, uint64_t publish) noexcept nogil
+cdef void own_free(OwnCopies *own) noexcept nogil
+
+
+cdef uint64_t digest_of(bytes payload, bint text)
+cdef tuple unwrap_payload(bytes data)
+
+
+cdef class Runs:
+    cdef uint64_t number
+    cdef double heard
+    cdef bint open
+    cdef bint text
+    cdef bytes payload
+    cdef object facility
+    cdef list names
+    cdef uint64_t note(self, bytes name, object facility, bytes payload, bint text, double now)

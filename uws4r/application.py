@@ -1,0 +1,160 @@
+"""
+The WSGI application: an ordinary request comes in, a detached websocket stays with the hub.
+
+Every refusal is an HTTP status with one plain sentence; nothing of an exception reaches the client.
+"""
+
+import logging
+import os
+import resource
+import socket
+from collections.abc import Callable, Iterable
+from http.client import responses
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.core.signals import request_finished, request_started
+
+from uws4r import access
+from uws4r._frames import is_text
+from uws4r.conf import conf
+from uws4r.errors import HandshakeError
+from uws4r.handshake import accept_headers, check_handshake, choose_protocol
+from uws4r.hub import Attachment, Hub
+from uws4r.redis_store import redis_client
+from uws4r.rfc6455 import Opcode
+from uws4r.subscriber import facility_of
+
+logger = logging.getLogger("uws4r.application")
+
+SPARE_DESCRIPTORS = 64  # kept free for files, the database, and the requests themselves
+
+StartResponse = Callable[..., Callable[[bytes], object]]
+
+
+class Greeting:
+    """The ``websocket`` of a subscriber's ``send_persisted_messages``: what is sent waits for the hub."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[int, bytes]] = []
+
+    def send(self, message: str | bytes) -> None:
+        """Queue a message behind the 101, in front of what is persisted."""
+        payload = message.encode() if isinstance(message, str) else bytes(message)
+        self.messages.append((Opcode.TEXT if is_text(payload) else Opcode.BINARY, payload))
+
+
+class Application:
+    """
+    Args:
+        get_hub: Returns this worker's hub.
+        detach: Returns a duplicate of the socket of a request, given its environ; the duplicate stays open
+            when the server closes its own.
+    """
+
+    def __init__(self, get_hub: Callable[[], Hub], detach: Callable[[dict[str, Any]], int]) -> None:
+        self._get_hub = get_hub
+        self._detach = detach
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        # With these signals Django opens and gives back database connections.
+        request_started.send(sender=self.__class__, environ=environ)
+        try:
+            return self._serve(environ, start_response)
+        finally:
+            request_finished.send(sender=self.__class__)
+
+    def _serve(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            key = check_handshake(environ)
+            protocol = choose_protocol(environ)
+            hub = self._get_hub()
+            self._check_capacity(hub)
+            attachment = self._negotiate(environ)
+        except HandshakeError as error:
+            return refuse(start_response, error)
+        except PermissionDenied as error:
+            logger.info("%s: permission denied: %s", ascii(environ.get("PATH_INFO")), error)
+            return refuse(start_response, HandshakeError("Not allowed", status=403))
+        except Exception:
+            logger.exception("a handshake at %s failed", ascii(environ.get("PATH_INFO")))
+            return refuse(start_response, HandshakeError("The server could not open a websocket", status=500))
+        try:
+            write = start_response("101 Switching Protocols", accept_headers(key, protocol))
+            write(b"")  # sends the head: nothing else may be written to the client before it
+            attachment.fd = self._detach(environ)
+        except OSError as error:
+            logger.info("%s left during the handshake: %s", attachment.identity, error)
+            return []
+        hub.attach(attachment)
+        return []
+
+    def _check_capacity(self, hub: Hub) -> None:
+        if hub.draining:
+            raise HandshakeError("The server restarts: come back in a moment", status=503)
+        most = conf.UWS4R_MAX_CONNECTIONS
+        if most and len(hub.loop.connections) >= most:
+            logger.warning("%d connections, as many as UWS4R_MAX_CONNECTIONS allows: 503", most)
+            raise HandshakeError("The server is full: come back later", status=503)
+        # The kernel gives out the lowest free number, so the next one tells how many are in use.
+        lowest = os.dup(hub.fileno())
+        os.close(lowest)
+        if lowest + SPARE_DESCRIPTORS >= resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+            logger.warning("descriptor %d is near the limit of open files: 503 (raise `ulimit -n` or max-fd)", lowest)
+            raise HandshakeError("The server is full: come back later", status=503)
+        if not hub.wait_for_link():
+            raise HandshakeError("The message queue cannot be reached: come back later", status=503)
+
+    def _negotiate(self, environ: dict[str, Any]) -> Attachment:
+        request = access.build_request(environ)
+        access.check_origin(request)
+        subscriber = access.callback(conf.WS4REDIS_SUBSCRIBER)(redis_client())
+        flags = [flag.strip().lower() for flag in request.GET]
+        possible = [*subscriber.subscription_channels, *subscriber.publish_channels]
+        channels = access.grant_channels(request, [flag for flag in possible if flag in flags])
+        subscriber.set_pubsub_channels(request, channels)
+        greeting = Greeting()
+        subscriber.send_persisted_messages(greeting)
+        facility = facility_of(request.path_info)
+        return Attachment(
+            fd=-1,
+            identity=access.identify(request),
+            subscribe=tuple((_encoded(name), facility) for name in subscriber._subscription.names),
+            publish=tuple(sorted(map(_encoded, subscriber._publishers))),
+            expire=max(0, conf.WS4REDIS_EXPIRE),
+            echo="echo" in flags,
+            changes="changes" in flags,
+            greeting=tuple(greeting.messages),
+            fetch=subscriber.wants_persisted,
+        )
+
+
+def _encoded(name: str | bytes) -> bytes:
+    return name if isinstance(name, bytes) else name.encode("utf-8", "surrogatepass")
+
+
+def refuse(start_response: StartResponse, error: HandshakeError) -> Iterable[bytes]:
+    """Answer a request that does not become a websocket."""
+    body = f"{error}.\n".encode()
+    start_response(
+        f"{error.status} {responses[error.status]}",
+        [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(body))),
+            ("Cache-Control", "no-store"),
+            ("Connection", "close"),
+            *error.headers,
+        ],
+    )
+    return [body]
+
+
+def without_delay(fd: int) -> int:
+    """Switch Nagle's algorithm off on a TCP socket; joining small writes is the hub's job. Returns ``fd``."""
+    duplicate = socket.socket(fileno=fd)  # finds out the family by itself
+    try:
+        if duplicate.family in (socket.AF_INET, socket.AF_INET6):
+            duplicate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    finally:
+        duplicate.detach()
+    return fd

@@ -1,0 +1,111 @@
+"""
+Who is addressed: audiences, :data:`SELF`, and the names of channels in Redis.
+
+The only caller of :func:`uws4r._frames.join_name`, so that a name is built in one place. Requests are
+looked at by their attributes (``user``, ``session``); nothing here imports Django.
+"""
+
+import warnings
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from uws4r._frames import join_name
+
+GROUPS_KEY = "ws4redis:memberof"  # in the session: the names of the user's groups, stored at login
+
+AUDIENCES = ("session", "user", "group", "broadcast")  # from the narrowest to the widest
+
+
+class SelfType:
+    """The type of :data:`SELF`."""
+
+    def __repr__(self) -> str:
+        return "SELF"
+
+
+SELF = SelfType()  # in ``users``, ``groups``, ``sessions``: those of the request
+
+
+class Channel(NamedTuple):
+    """A channel by name; ``facility`` tells which channels can carry copies of one message."""
+
+    name: bytes
+    facility: str
+
+
+def user_names(request: Any) -> list[str]:
+    """Return the name of the request's user; none for an anonymous one."""
+    user = getattr(request, "user", None)
+    return [user.get_username()] if user is not None and user.is_authenticated else []
+
+
+def group_names(request: Any) -> list[str]:
+    """Return the names of the user's groups, as stored in the session at login."""
+    session = getattr(request, "session", None)
+    if session is None or not user_names(request):
+        return []
+    return list(session.get(GROUPS_KEY, ()))
+
+
+def session_keys(request: Any) -> list[str]:
+    """Return the key of the request's session; none where there is no session."""
+    key = getattr(getattr(request, "session", None), "session_key", None)
+    return [key] if key else []
+
+
+_OWN = {"users": user_names, "groups": group_names, "sessions": session_keys}
+
+
+def resolve(argument: str, names: Any, request: Any) -> list[str]:
+    """
+    Return the names that ``users``, ``groups`` or ``sessions`` (the ``argument``) stands for.
+
+    Args:
+        names: An iterable of names, which may contain :data:`SELF`. A plain string, ``True`` (for SELF)
+            and ``False`` are the old forms.
+    Raises:
+        ValueError: Something else; or SELF, but no request to take it from.
+    """
+    if names is True or isinstance(names, (str, SelfType)):
+        warnings.warn(f"Wrap {argument}={names!r} into a list or tuple", DeprecationWarning, stacklevel=4)
+        names = [SELF if names is True else names]
+    elif names is False or names is None:
+        names = ()
+    if not isinstance(names, Iterable) or isinstance(names, (bytes, bytearray)):
+        raise ValueError(f"Argument `{argument}` must be a list or tuple, not {names!r}")
+    resolved: list[str] = []
+    for name in names:
+        if isinstance(name, SelfType):
+            if request is None:
+                raise ValueError(f"SELF in `{argument}` needs a request: pass request=…")
+            resolved += _OWN[argument](request)
+        else:
+            resolved.append(str(name))
+    return list(dict.fromkeys(resolved))
+
+
+def channels_for(
+    facility: str,
+    *,
+    prefix: str = "",
+    request: Any = None,
+    broadcast: bool = False,
+    groups: Any = (),
+    users: Any = (),
+    sessions: Any = (),
+) -> list[Channel]:
+    """
+    Return the channels of one facility for these audiences, each once, from the narrowest to the widest.
+
+    Args:
+        request: Where :data:`SELF` takes its names from; an anonymous user has none.
+        prefix: Put in front of every name, without the separating colon.
+    """
+    names = [
+        *(join_name(prefix, "session", key, facility) for key in resolve("sessions", sessions, request)),
+        *(join_name(prefix, "user", name, facility) for name in resolve("users", users, request)),
+        *(join_name(prefix, "group", name, facility) for name in resolve("groups", groups, request)),
+    ]
+    if broadcast:
+        names.append(join_name(prefix, "broadcast", None, facility))
+    return [Channel(name, facility) for name in dict.fromkeys(names)]

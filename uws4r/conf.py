@@ -1,0 +1,100 @@
+"""
+Every setting: one typed property each, with its unit and default, read at each use.
+
+Old names (``WS4REDIS_*``, ``WEBSOCKET_URL``) are the seeds'; new settings are ``UWS4R_*``. Where one
+exists under both names the new one wins. Nothing else in uws4r reads Django's settings.
+"""
+
+from typing import Any
+
+from django.conf import settings
+
+
+class Conf:
+    """The settings as uws4r uses them; make no copies, so that ``override_settings`` works."""
+
+    @staticmethod
+    def _get(name: str, default: Any) -> Any:
+        if name.startswith("WS4REDIS_"):
+            new = "UWS4R_" + name.removeprefix("WS4REDIS_")
+            default = getattr(settings, name, default)
+            name = new
+        return getattr(settings, name, default)
+
+    @property
+    def WEBSOCKET_URL(self) -> str:
+        """Path that marks a request as a websocket; what follows it is the facility. ``"/ws/"``."""
+        return self._get("WEBSOCKET_URL", "/ws/")
+
+    @property
+    def WS4REDIS_CONNECTION(self) -> dict[str, Any] | str:
+        """Redis: keyword arguments of ``redis.Redis``, or a URL. ``{}``: localhost:6379, database 0."""
+        return self._get("WS4REDIS_CONNECTION", {})
+
+    @property
+    def WS4REDIS_PREFIX(self) -> str:
+        """Put in front of every channel and key, with a colon behind it; ``""`` for none."""
+        return self._get("WS4REDIS_PREFIX", None) or ""
+
+    @property
+    def WS4REDIS_EXPIRE(self) -> int:
+        """Seconds for which the last message of each channel is kept; 0 for not at all. 3600."""
+        return self._get("WS4REDIS_EXPIRE", 3600) or 0
+
+    @property
+    def WS4REDIS_SUBSCRIBER(self) -> str:
+        """Dotted path of the subscriber class. ``"uws4r.subscriber.RedisSubscriber"``."""
+        return self._get("WS4REDIS_SUBSCRIBER", "uws4r.subscriber.RedisSubscriber")
+
+    @property
+    def WS4REDIS_HEARTBEAT(self) -> str | None:
+        """A message that stands for no message: swallowed when a client sends it. None."""
+        return self._get("WS4REDIS_HEARTBEAT", None)
+
+    @property
+    def WS4REDIS_ALLOWED_CHANNELS(self) -> Any:
+        """Callable, or its dotted path: ``f(request, channels)`` returns those it grants. None: all."""
+        return self._get("WS4REDIS_ALLOWED_CHANNELS", None)
+
+    @property
+    def WS4REDIS_PROCESS_REQUEST(self) -> Any:
+        """Callable, or its dotted path: ``f(request)`` sets ``request.session`` and ``request.user`` itself. None."""
+        return self._get("WS4REDIS_PROCESS_REQUEST", None)
+
+    @property
+    def UWS4R_ALLOWED_ORIGINS(self) -> list[str]:
+        """Origins allowed besides the site's own and ``CSRF_TRUSTED_ORIGINS``; ``"*"`` allows all. ``[]``."""
+        return self._get("UWS4R_ALLOWED_ORIGINS", [])
+
+    @property
+    def UWS4R_PING_INTERVAL(self) -> float:
+        """Seconds of silence before the server pings a client; 0 disables pings. 25."""
+        return self._get("UWS4R_PING_INTERVAL", 25.0)
+
+    @property
+    def UWS4R_PING_TIMEOUT(self) -> float:
+        """Seconds that a client has to answer a ping with anything. 20."""
+        return self._get("UWS4R_PING_TIMEOUT", 20.0)
+
+    @property
+    def UWS4R_MAX_MESSAGE_SIZE(self) -> int:
+        """Bytes that a message of a client may have; more closes with 1009. 1 MiB."""
+        return self._get("UWS4R_MAX_MESSAGE_SIZE", 1 << 20)
+
+    @property
+    def UWS4R_MAX_QUEUE(self) -> int:
+        """Bytes that may wait for a client; a slower one is closed with 1013. 1 MiB."""
+        return self._get("UWS4R_MAX_QUEUE", 1 << 20)
+
+    @property
+    def UWS4R_PUBLISH_BUFFER(self) -> int:
+        """Messages of clients that a worker keeps while Redis is away; a client with one more is closed (1013). 1000."""
+        return self._get("UWS4R_PUBLISH_BUFFER", 1000)
+
+    @property
+    def UWS4R_MAX_CONNECTIONS(self) -> int:
+        """Connections of one worker; more are answered 503. 0: as many as it has descriptors."""
+        return self._get("UWS4R_MAX_CONNECTIONS", 0)
+
+
+conf = Conf()

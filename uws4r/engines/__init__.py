@@ -1,0 +1,41 @@
+"""
+Engines: what waits for readiness on behalf of a hub, and the one hub of this worker.
+
+An engine only has to call :meth:`uws4r.hub.Hub.run_once` whenever the hub's descriptor is readable.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+
+from uws4r.engines.thread import run_in_thread
+from uws4r.hub import Hub
+
+_lock = threading.Lock()
+_hub: Hub | None = None
+
+
+def worker_hub(make: Callable[[], Hub], started: Callable[[Hub], None]) -> Hub:
+    """
+    Return this process's hub; make and start one where there is none, or the last one has crashed.
+
+    A hub that was made before a fork stays with the parent: the child lets go of its copies.
+
+    Args:
+        make: Called under a lock, once for each hub.
+        started: Called with a hub that has just been started.
+    """
+    global _hub
+    hub = _hub
+    if hub is not None and hub.pid == os.getpid() and not hub.crashed:
+        return hub
+    with _lock:
+        hub = _hub
+        if hub is not None and hub.pid != os.getpid():
+            hub.disown()
+            hub = None
+        if hub is None or hub.crashed:
+            hub = _hub = make()
+            run_in_thread(hub)
+            started(hub)
+    return hub

@@ -1,0 +1,36 @@
+"""Every error of uws4r, in one tree; each carries what its catcher needs to answer."""
+
+from uws4r.rfc6455 import CloseCode
+
+
+class Uws4rError(Exception):
+    """The root: catch this to catch anything that uws4r raises on its own."""
+
+
+class ConfigurationError(Uws4rError):
+    """The site, uWSGI or Redis is set up so that websockets cannot work; the text says what to change."""
+
+
+class ProtocolError(Uws4rError):
+    """The peer broke RFC 6455; answer with a close frame carrying ``close_code``."""
+
+    def __init__(self, reason: str, close_code: int = CloseCode.PROTOCOL_ERROR) -> None:
+        super().__init__(reason)
+        self.close_code = close_code
+
+
+class HandshakeError(Uws4rError):
+    """The request does not become a websocket; answer with ``status``, the text and ``headers``."""
+
+    def __init__(self, reason: str, status: int = 400, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.headers = headers
+
+
+class LinkError(Uws4rError):
+    """Redis did not answer a command of the hub; ``unsent`` says that it cannot even have seen it."""
+
+    def __init__(self, reason: str, unsent: bool = False) -> None:
+        super().__init__(reason)
+        self.unsent = unsent

@@ -1,0 +1,578 @@
+"""
+A worker's registry of who listens to what.
+
+A :class:`Hub` attaches connections to channels, encodes each message once and queues the same bytes on
+every listener. It owns the loop (an epoll set behind one descriptor) and the link, and decides what
+happens to a connection; an engine calls :meth:`Hub.run_once` whenever :meth:`Hub.fileno` is readable.
+It knows neither Django nor uWSGI.
+
+All of it belongs to the one thread that runs it, except the methods marked as safe from any thread.
+"""
+
+import heapq
+import logging
+import os
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import hiredis
+from redis.connection import Connection as RedisConnection
+from redis.exceptions import RedisError
+
+from uws4r._connection import Connection
+from uws4r._frames import encode_close, parse_close, wrap
+from uws4r._hub import Channel, Loop
+from uws4r.errors import ConfigurationError, LinkError, ProtocolError
+from uws4r.link import Link, open_connection
+from uws4r.rfc6455 import CloseCode, Opcode
+
+logger = logging.getLogger("uws4r.hub")
+
+PUSHES_PER_TURN = 1000
+STOP_TIME = 1.0  # seconds that clients have to answer the close frame of a worker that stops
+CLOSE_TIME = 5.0  # seconds that a client has to answer a close frame
+LONGEST_BACKOFF = 2.0  # seconds between two attempts to reach Redis
+OUTAGE_PATIENCE = 5.0  # seconds without Redis after which new clients are turned away at once
+
+OPEN, CLOSING, LINGERING = 0, 1, 2  # uws4r._connection.State
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """What a hub is told once, when its worker makes it."""
+
+    ping_interval: float = 25.0  # seconds of a client's silence before it is pinged; 0 for never
+    ping_timeout: float = 20.0  # seconds that it then has to send anything
+    max_message_size: int = 1 << 20  # bytes of one message of a client
+    max_queue: int = 1 << 20  # bytes that may wait for a client; beyond it the client is slow (1013)
+    publish_buffer: int = 1000  # messages of clients that wait while Redis is away
+
+
+@dataclass(slots=True)
+class Attachment:
+    """What a handshake has found out about a connection, for the hub to carry out."""
+
+    fd: int  # a duplicate of the request's socket; from :meth:`Hub.attach` on the hub's
+    identity: str  # who it is, for the log
+    subscribe: tuple[tuple[bytes, object], ...] = ()  # (channel name, facility)
+    publish: tuple[bytes, ...] = ()  # names of the channels that the client's messages go to
+    expire: int = 0  # seconds for which they are also stored
+    echo: bool = False
+    changes: bool = False
+    greeting: tuple[tuple[int, bytes], ...] = ()  # (opcode, payload), sent before anything else
+    fetch: bool = True  # send the persisted values
+    channels: list[Channel] = field(default_factory=list)  # the hub's, of ``subscribe``
+    asked: int = 0  # number of the fetch whose reply makes the connection join
+
+
+class Hub:
+    """
+    Args:
+        redis: Returns a fresh, unconnected redis-py connection that speaks RESP3.
+        options: See :class:`HubOptions`.
+    """
+
+    def __init__(self, redis: Callable[[], RedisConnection], options: HubOptions | None = None) -> None:
+        self.options = options or HubOptions()
+        self.pid = os.getpid()
+        self.loop = Loop(self.options.max_queue)
+        self.link: Link | None = None
+        self.draining = False  # no new connections: the worker stops
+        self.crashed = False  # ended by a bug; the next client gets a new hub
+        self.stopped = threading.Event()
+        self.failure: str | None = None  # why the link can never come up, for those who are turned away
+        self.link_up = threading.Event()
+        self.down_since = time.monotonic()
+        self.lost_publishes = 0  # messages of clients that a broken link swallowed
+        self._redis = redis
+        self._commands: deque[Callable[[], None]] = deque()
+        self._calls: list[tuple[float, int, Callable[[], None]]] = []  # a heap: when, tie-break, what
+        self._numbers = count(1)
+        self._attempts = 0
+        self._more = False  # the link has unhandled input
+        self._waiting: deque[tuple[Connection, bytes, bool]] = deque()  # publishes that wait for the link
+        self._returned: list[tuple[Connection, bytes, bool]] = []  # publishes that a broken link has not sent
+        self._settling: tuple[Connection, int] | None = None  # own copies die with the next reply
+        self._connect()
+
+    # ------------------------------------------------------------ safe from any thread
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when there is something to do."""
+        return self.loop.fileno()
+
+    def attach(self, attachment: Attachment) -> None:
+        """Take over a websocket whose 101 is out."""
+        self.call_soon(lambda: self._attach(attachment))
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """Close every connection with 1012 and end; waits for that, at most ``timeout`` seconds."""
+        self.draining = True
+        self.call_soon(self._stop)
+        self.stopped.wait(timeout)
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """Have the hub's thread call something in its next turn."""
+        self._commands.append(call)
+        self.loop.wake()
+
+    def wait_for_link(self) -> bool:
+        """Wait until Redis is there; False at once where it has been away for :data:`OUTAGE_PATIENCE`."""
+        if self.link_up.is_set():
+            return True
+        patience = self.down_since + OUTAGE_PATIENCE - time.monotonic()
+        return self.failure is None and patience > 0 and self.link_up.wait(patience)
+
+    # ------------------------------------------------------------ a turn
+
+    def run_once(self, block: bool = True) -> bool:
+        """
+        Do what there is to do; return whether there will be a next turn.
+
+        Args:
+            block: Wait for something to do; False where an engine has waited for :meth:`fileno`.
+        """
+        loop = self.loop
+        loop.wait(block and not self._more and not self._commands)
+        if self._commands:
+            self._run_commands()
+        if self.link is not None and (loop.link_ready or self._more):
+            self._read_link()
+        for connection in loop.received_from():
+            self._guarded(self._read_client, connection)
+        for connection in loop.due():
+            self._guarded(self._timer, connection)
+        self._run_calls()
+        if self._waiting:
+            self._publish_waiting()
+        self._flush()
+        loop.arm(self._calls[0][0] if self._calls else 0.0)
+        return not self.stopped.is_set()
+
+    def _run_commands(self) -> None:
+        for _ in range(len(self._commands)):
+            self._commands.popleft()()
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Have something called after so many seconds, by the hub's thread."""
+        heapq.heappush(self._calls, (self.loop.now + seconds, next(self._numbers), call))
+
+    def _run_calls(self) -> None:
+        while self._calls and self._calls[0][0] <= self.loop.now:
+            heapq.heappop(self._calls)[2]()
+
+    def _flush(self) -> None:
+        link = self.link
+        if link is not None and not link.raw and link.has_output:
+            try:
+                link.write()
+            except OSError as error:
+                self._link_lost(str(error))
+            else:
+                self.loop.want_link_writable(link.has_output)
+        link = self.link
+        output, offset = link.output() if link is not None and link.raw else (b"", 0)
+        size, trouble = self.loop.flush(output, offset)
+        if size > 0:
+            link.wrote(size)  # type: ignore[union-attr]
+        elif size < 0:
+            self._link_lost("the connection is broken")
+        for connection in trouble:
+            self._guarded(self._look_at, connection)
+
+    def _guarded(self, act: Callable[[Connection], None], connection: Connection) -> None:
+        """One connection's bug ends that connection, never the hub."""
+        try:
+            act(connection)
+        except Exception:
+            logger.exception("%s: a bug in uws4r ends this connection", connection)
+            self._fail(connection, CloseCode.INTERNAL_ERROR, "internal error")
+
+    # ------------------------------------------------------------ connections
+
+    def _attach(self, attachment: Attachment) -> None:
+        connection = Connection(
+            attachment.fd,
+            attachment.identity,
+            attachment.publish,
+            attachment.expire,
+            self.options.max_message_size,
+            attachment.echo,
+            attachment.changes,
+            attachment,
+        )
+        try:
+            self.loop.add(connection)
+        except OSError as error:
+            logger.error("%s cannot be watched: %s", connection, error)
+            os.close(attachment.fd)
+            return
+        logger.info("%s open", connection)
+        if self.options.ping_interval:
+            self.loop.set_timer(connection, self.options.ping_interval)
+        if self.draining:
+            self._fail(connection, CloseCode.SERVICE_RESTART, "the server restarts")
+            return
+        for name, facility in attachment.subscribe:
+            channel, new = self.loop.want(name, facility)
+            attachment.channels.append(channel)
+            if new and self.link is not None:
+                self.link.subscribe(name, self._subscribed, channel)
+        for opcode, payload in attachment.greeting:
+            self.loop.write(connection, opcode, payload)
+        if self.link is not None:
+            self._ask(connection)
+
+    def _ask(self, connection: Connection) -> None:
+        """Ask for a marker on the link; where its reply stands, the connection joins its channels."""
+        attachment = connection.attachment
+        attachment.asked = next(self._numbers)
+        context = (connection, attachment.asked)
+        if attachment.fetch and attachment.channels:
+            self.link.fetch([channel.name for channel in attachment.channels], self._fetched, context)  # type: ignore[union-attr]
+        else:
+            self.link.ping(self._fetched, context)  # type: ignore[union-attr]
+
+    def _fetched(self, context: tuple[Connection, int], reply: Any) -> None:
+        connection, asked = context
+        attachment = connection.attachment
+        if attachment is None or attachment.asked != asked or not connection.is_open:
+            return
+        if isinstance(reply, LinkError):
+            return  # asked anew as soon as the link is back
+        if isinstance(reply, Exception):
+            self._refused(f"MGET of {connection}", reply)
+            self._fail(connection, CloseCode.INTERNAL_ERROR, "Redis refused")
+            return
+        connection.attachment = None
+        for channel in attachment.channels:
+            self.loop.join(connection, channel)
+        if isinstance(reply, list):
+            self.loop.greet(connection, reply)
+
+    def _read_client(self, connection: Connection) -> None:
+        try:
+            while connection.reads and (event := connection.next_event()) is not None:
+                opcode, payload = event
+                if opcode == Opcode.CLOSE:
+                    self._closed_by_client(connection, payload)
+                elif not connection.is_open:
+                    pass  # our close frame is out: nothing but the answer counts
+                elif opcode == Opcode.PING:
+                    self.loop.write(connection, Opcode.PONG, payload)
+                elif opcode != Opcode.PONG:
+                    self._message(connection, payload, opcode == Opcode.TEXT)
+        except ProtocolError as error:
+            self._fail(connection, error.close_code, str(error))
+        if connection.ended:
+            self._drop(connection)
+
+    def _message(self, connection: Connection, payload: bytes, text: bool) -> None:
+        self.loop.count_message(connection)
+        if not payload or not connection.publishes:
+            return
+        if self._waiting or self.link is None or not self.link.accepts:
+            if len(self._waiting) >= self.options.publish_buffer:
+                logger.warning("%s: Redis is away or slow and %d messages wait already", connection, len(self._waiting))
+                self._fail(connection, CloseCode.TRY_AGAIN_LATER, "the message queue is away")
+                return
+            self._waiting.append((connection, payload, text))
+        else:
+            self._publish(connection, payload, text)
+
+    def _closed_by_client(self, connection: Connection, payload: bytes) -> None:
+        if not connection.is_open:
+            self._drop(connection)  # the answer to our own close frame
+            return
+        code, reason = parse_close(payload)
+        connection.close_code, connection.close_reason = code, reason
+        answer = code if payload else CloseCode.NORMAL
+        self._leave(connection)
+        self.loop.write(connection, Opcode.CLOSE, encode_close(answer))
+        self.loop.set_state(connection, LINGERING)
+        self.loop.set_answered(connection)
+        self.loop.set_timer(connection, CLOSE_TIME)
+
+    def close(self, connection: Connection, code: int, reason: str = "") -> None:
+        """Begin the close handshake (RFC 6455 §7.1.2); the client has :data:`CLOSE_TIME` to answer."""
+        if connection.is_open:
+            self._say_close(connection, code, reason, CLOSING)
+
+    def _fail(self, connection: Connection, code: int, reason: str) -> None:
+        """Fail the connection (§7.1.7): close frame out, nothing of the client counts any more."""
+        if connection.is_open:
+            self._say_close(connection, code, reason, LINGERING)
+        elif not connection.is_gone:
+            self._drop(connection)
+
+    def _say_close(self, connection: Connection, code: int, reason: str, state: int) -> None:
+        connection.close_code, connection.close_reason = code, reason
+        self._leave(connection)
+        self.loop.write(connection, Opcode.CLOSE, encode_close(code, reason))
+        self.loop.set_state(connection, state)
+        self.loop.set_timer(connection, CLOSE_TIME)
+
+    def _leave(self, connection: Connection) -> None:
+        """Take a connection off its channels, and off those it waits to join."""
+        channels = self.loop.leave_all(connection)
+        if connection.attachment is not None:
+            channels += connection.attachment.channels
+            connection.attachment = None
+        for channel in channels:
+            if self.loop.unwant(channel) and self.link is not None:
+                self.link.unsubscribe(channel.name, self._unsubscribed, channel.name)
+
+    def _look_at(self, connection: Connection) -> None:
+        """The loop met trouble with a connection, or has flushed one that lingers."""
+        if connection.is_gone:
+            return
+        lingers = self.loop.lingers(connection)
+        if connection.ended or lingers:
+            self._drop(connection)
+        elif lingers is not None:
+            self.loop.half_close(connection)
+        elif self.loop.slow(connection):
+            logger.warning("%s is slow: %d bytes wait for it", connection, connection.queued)
+            self.loop.discard(connection)
+            self._fail(connection, CloseCode.TRY_AGAIN_LATER, "too slow")
+
+    def _timer(self, connection: Connection) -> None:
+        if connection.is_gone:
+            return
+        if not connection.is_open:
+            self._drop(connection)
+            return
+        silence = self.loop.silence(connection)
+        if connection.pinged:
+            self._fail(connection, CloseCode.INTERNAL_ERROR, "no answer to the ping")
+        elif silence + 0.2 < self.options.ping_interval:  # 0.2: two ticks of the wheel
+            self.loop.set_timer(connection, self.options.ping_interval - silence)
+        else:
+            self.loop.write(connection, Opcode.PING, b"")
+            self.loop.set_pinged(connection)
+            self.loop.set_timer(connection, self.options.ping_timeout)
+
+    def _drop(self, connection: Connection) -> None:
+        """Close the descriptor; the last thing that happens to a connection."""
+        if connection.is_gone:
+            return
+        self._leave(connection)
+        seconds = self.loop.age(connection)
+        name = str(connection)
+        self.loop.remove(connection)
+        messages_in, bytes_in, messages_out, bytes_out = connection.traffic
+        logger.info(
+            "%s closed: %d %s after %.1f s, in %d messages %d bytes, out %d messages %d bytes",
+            name,
+            connection.close_code or CloseCode.ABNORMAL,
+            ascii(connection.close_reason),
+            seconds,
+            messages_in,
+            bytes_in,
+            messages_out,
+            bytes_out,
+        )
+        if self.draining and not self.loop.connections:
+            self._stop_now()
+
+    # ------------------------------------------------------------ publishing
+
+    def _publish(self, connection: Connection, payload: bytes, text: bool) -> None:
+        number = next(self._numbers)
+        if not connection.echo and connection.is_open:
+            self._expect(connection, payload, text, number)
+        self.link.publish(  # type: ignore[union-attr]
+            connection.publishes,
+            wrap(payload, not text),
+            connection.expire,
+            self._published,
+            (connection, number, payload, text),
+        )
+
+    def _expect(self, connection: Connection, payload: bytes, text: bool, number: int) -> None:
+        # A connection that still waits for its fetch will have joined before this publish is pushed.
+        wanted = connection.attachment.channels if connection.attachment is not None else None
+        channels = [
+            channel
+            for name in connection.publishes
+            if (channel := self.loop.channels.get(name)) is not None
+            and (channel in wanted if wanted is not None else self.loop.listens(connection, channel))
+        ]
+        if channels:
+            self.loop.expect(connection, channels, payload, text, number)
+
+    def _publish_waiting(self) -> None:
+        while self._waiting and self.link is not None and self.link.accepts:
+            self._publish(*self._waiting.popleft())
+
+    def _published(self, context: tuple[Connection, int, bytes, bool], reply: Any) -> None:
+        connection, number, payload, text = context
+        if not isinstance(reply, Exception):
+            self._settling = connection, number  # its own copy came before the reply or comes right after it
+            return
+        self.loop.forget(connection, number)
+        if not isinstance(reply, LinkError):
+            self.lost_publishes += 1
+            self._refused(f"a message of {connection}", reply)
+        elif reply.unsent:
+            self._returned.append((connection, payload, text))
+        else:
+            # Sent, and no answer: Redis may have published it, and to repeat it could double it.
+            self.lost_publishes += 1
+
+    def _refused(self, what: str, error: Exception) -> None:
+        hint = " (the ACL of uws4r's Redis user has to allow it)" if str(error).startswith("NOPERM") else ""
+        logger.error("Redis refused %s: %s%s", what, error, hint)
+
+    # ------------------------------------------------------------ the link
+
+    def _connect(self) -> None:
+        threading.Thread(target=self._connect_in_thread, name="uws4r-connect", daemon=True).start()
+
+    def _connect_in_thread(self) -> None:
+        """Connecting blocks (names, TLS, AUTH), so it does not happen in the hub's thread."""
+        try:
+            connection = self._redis()
+            script = open_connection(connection)
+        except ConfigurationError as error:
+            message, final = str(error), True
+        except (RedisError, OSError) as error:
+            message, final = str(error), False
+        except Exception as error:
+            logger.exception("connecting to Redis failed in an unforeseen way")
+            message, final = str(error), True
+        else:
+            self.call_soon(lambda: self._link_opened(connection, script))
+            return
+        self.call_soon(lambda: self._link_failed(message, final))
+
+    def _link_failed(self, message: str, final: bool) -> None:
+        if final:
+            self.failure = message
+            logger.critical("no websockets: %s", message)
+        elif self._attempts == 0:
+            logger.error("Redis cannot be reached, trying again: %s", message)
+        self._attempts += 1
+        if self.stopped.is_set():
+            return
+        backoff = min(LONGEST_BACKOFF, 0.05 * 2 ** min(self._attempts, 10))
+        self.call_later(backoff * random.uniform(0.5, 1.0), self._connect)  # noqa: S311 (jitter)
+
+    def _link_opened(self, connection: RedisConnection, script: str) -> None:
+        if self.stopped.is_set():
+            connection.disconnect()
+            return
+        self.link = link = Link(connection, script, self.loop.push, self._on_reply)
+        self.loop.watch_link(link.fileno(), link.raw)
+        self.failure = None
+        self._attempts = 0
+        for channel in self.loop.channels.values():
+            link.subscribe(channel.name, self._subscribed, channel)
+        for waiting in self.loop.connections:
+            if waiting.attachment is not None:
+                self._ask(waiting)
+        self.link_up.set()
+        logger.info("linked to Redis, %d channels", len(self.loop.channels))
+
+    def _link_lost(self, reason: str) -> None:
+        link, self.link = self.link, None
+        if link is None:
+            return
+        logger.warning("the link to Redis is lost: %s", reason)
+        self.link_up.clear()
+        self.down_since = time.monotonic()
+        self._more = False
+        self.loop.reply()  # what was pushed counts; what was expected will not come any more
+        self._forget_settling()
+        self.loop.unwatch_link()
+        lost = self.lost_publishes
+        link.close(reason)
+        if self.lost_publishes > lost:
+            logger.warning("%d messages of clients may be lost with the link", self.lost_publishes - lost)
+        self._waiting.extendleft(reversed(self._returned))
+        self._returned.clear()
+        self._connect()
+
+    def _read_link(self) -> None:
+        link, loop = self.link, self.loop
+        assert link is not None
+        try:
+            if not link.raw:
+                link.read()
+            elif data := loop.link_data():
+                link.feed(data)
+            self._more = link.dispatch(PUSHES_PER_TURN)
+        except (OSError, LinkError) as error:
+            self._link_lost(str(error))
+            return
+        if loop.link_ended and not self._more:
+            self._link_lost("Redis closed the connection")
+
+    def _on_reply(self) -> None:
+        self.loop.reply()
+        self._forget_settling()
+
+    def _forget_settling(self) -> None:
+        if self._settling is not None:
+            connection, number = self._settling
+            self._settling = None
+            self.loop.forget(connection, number)
+
+    def _subscribed(self, channel: Channel, reply: Any) -> None:
+        if not isinstance(reply, Exception) or isinstance(reply, LinkError):
+            return
+        self._refused(f"SUBSCRIBE {channel.name!r}", reply)
+        for connection in list(self.loop.connections):
+            waits = connection.attachment is not None and channel in connection.attachment.channels
+            if waits or self.loop.listens(connection, channel):
+                self._fail(connection, CloseCode.INTERNAL_ERROR, "Redis refused")
+
+    def _unsubscribed(self, name: bytes, reply: Any) -> None:
+        if isinstance(reply, hiredis.ReplyError):
+            self._refused(f"UNSUBSCRIBE {name!r}", reply)
+
+    # ------------------------------------------------------------ the end
+
+    def _stop(self) -> None:
+        self.draining = True
+        for connection in list(self.loop.connections):
+            self._fail(connection, CloseCode.SERVICE_RESTART, "the server restarts")
+        if self.loop.connections:
+            self.call_later(STOP_TIME, self._stop_now)
+        else:
+            self._stop_now()
+
+    def _stop_now(self) -> None:
+        if self.stopped.is_set():
+            return
+        for connection in list(self.loop.connections):
+            self._drop(connection)
+        link, self.link = self.link, None
+        if link is not None:
+            self.loop.unwatch_link()
+            link.close("the worker stops")
+        self.stopped.set()
+
+    def crash(self) -> None:
+        """After an error that nothing else caught: close all clients, so that they come back to a new hub."""
+        self.draining = self.crashed = True
+        try:
+            for connection in list(self.loop.connections):
+                self._fail(connection, CloseCode.SERVICE_RESTART, "the server restarts")
+            self.loop.flush(b"", 0)
+        finally:
+            self._stop_now()
+
+    def disown(self) -> None:
+        """In a forked child: close the copies of the parent's descriptors and leave its clients alone."""
+        if self.link is not None:
+            self.link.abandon()
+            self.link = None
+        self.loop.disown()
+        self.stopped.set()

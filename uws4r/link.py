@@ -1,0 +1,284 @@
+"""
+The hub's one connection to Redis: subscribing, publishing and reading, pipelined over RESP3.
+
+A :class:`Link` turns calls into commands and bytes into pushes and replies. It does no waiting and no
+reading or writing of its own, except on TLS; the hub's loop moves the bytes. It knows redis-py, which
+makes the connection (address, AUTH, TLS), and hiredis, which parses; websockets are unknown to it.
+"""
+
+import logging
+import ssl
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import hiredis
+from redis.connection import Connection as RedisConnection
+from redis.exceptions import ResponseError
+
+from uws4r.errors import ConfigurationError, LinkError
+
+logger = logging.getLogger("uws4r.link")
+
+OLDEST_REDIS = (6, 0)  # RESP3 came with it
+
+# Stores and publishes one message on several channels as one event: a reader sees both or neither,
+# and the pushes are neighbours on every link. Not MULTI: Redis before 7.2 puts the pushes of a
+# connection that listens to what it publishes inside the array that EXEC answers.
+PUBLISH_SCRIPT = """\
+for _, name in ipairs(KEYS) do
+  if tonumber(ARGV[2]) > 0 then redis.call('SET', name, ARGV[1], 'EX', ARGV[2]) end
+  redis.call('PUBLISH', name, ARGV[1])
+end
+"""
+
+OUTPUT_LIMIT = 4 << 20  # bytes that may wait for Redis before the hub holds back further publishes
+READ_SIZE = 1 << 16  # bytes, of one read over TLS
+
+Answer = Callable[[Any, Any], None]  # called with the context given and the reply, which may be an exception
+
+
+class Awaited:
+    """A command on its way: what to do with its reply, and where its bytes begin in the output."""
+
+    __slots__ = ("answer", "begin", "context", "script")
+
+    def __init__(self, begin: int, answer: Answer, context: Any, script: tuple | None = None) -> None:
+        self.begin = begin  # bytes written to the link before it
+        self.answer = answer
+        self.context = context
+        self.script = script  # arguments after the script, to repeat it where Redis has lost it
+
+
+def redis_version(reply: dict) -> tuple[int, ...]:
+    """Return the server's version from what ``HELLO`` answered."""
+    text = reply.get(b"version", reply.get("version", b"0"))
+    text = text.decode() if isinstance(text, bytes) else text
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def open_connection(connection: RedisConnection) -> str:
+    """
+    Connect, and make sure that the server can do what the link needs; return the digest of the script.
+
+    Raises:
+        ConfigurationError: Redis is too old, or refuses us in a way that trying again will not cure.
+        redis.RedisError, OSError: It cannot be reached now.
+    """
+    too_old = "uws4r needs Redis 6 or newer (RESP3)"
+    try:
+        connection.connect()
+        hello = connection.handshake_metadata
+        if hello and redis_version(hello) < OLDEST_REDIS:
+            raise ConfigurationError(f"{too_old}, this is {'.'.join(map(str, redis_version(hello)))}")
+        connection.send_command("SCRIPT", "LOAD", PUBLISH_SCRIPT)
+        digest = connection.read_response()
+    except BaseException as error:
+        connection.disconnect()
+        if isinstance(error, ResponseError) and "unknown command" in str(error).lower() and "HELLO" in str(error):
+            raise ConfigurationError(f"{too_old}: the server does not know HELLO") from error
+        raise
+    return digest if isinstance(digest, str) else digest.decode()
+
+
+class Link:
+    """
+    Args:
+        connection: Connected by :func:`open_connection`.
+        script: The digest that it returned.
+        on_push: Called with channel name and payload of each message, in order.
+        on_reply: Called before each reply is handled: what was pushed before it came before it.
+    """
+
+    def __init__(
+        self,
+        connection: RedisConnection,
+        script: str,
+        on_push: Callable[[bytes, bytes], None],
+        on_reply: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._script = script
+        self._on_push = on_push
+        self._on_reply = on_reply
+        self._nothing = object()  # False, hiredis's own sign for it, is also a RESP3 value
+        self._reader = hiredis.Reader(notEnoughData=self._nothing)
+        self._awaited: deque[Awaited] = deque()
+        self._repeated = 0  # publishes that Redis asked us to repeat and has not answered yet
+        self._output: list[bytes] = []
+        self._rest = b""  # taken from the output, not yet written as a whole
+        self._rest_sent = 0
+        self._queued = 0  # bytes that commands have made, ever
+        self._written = 0  # of those, handed to the kernel
+        # redis-py has no public way to its socket; this is the only place that touches it.
+        self._socket = connection._sock
+        assert self._socket is not None
+        self._socket.setblocking(False)
+        self.raw = not isinstance(self._socket, ssl.SSLSocket)
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()  # type: ignore[union-attr]
+
+    @property
+    def in_flight(self) -> int:
+        """Commands that Redis has not answered."""
+        return len(self._awaited)
+
+    @property
+    def accepts(self) -> bool:
+        """Whether a publish may be sent now; else it has to wait for its place."""
+        return not self._repeated and self._queued - self._written < OUTPUT_LIMIT
+
+    # ------------------------------------------------------------ commands
+
+    def _send(self, command: bytes, answer: Answer, context: Any, script: tuple | None = None) -> None:
+        self._awaited.append(Awaited(self._queued, answer, context, script))
+        self._output.append(command)
+        self._queued += len(command)
+
+    def subscribe(self, name: bytes, answer: Answer, context: Any = None) -> None:
+        """SUBSCRIBE to a channel; ``answer`` gets None or the error."""
+        self._send(hiredis.pack_command((b"SUBSCRIBE", name)), answer, context)
+
+    def unsubscribe(self, name: bytes, answer: Answer, context: Any = None) -> None:
+        """UNSUBSCRIBE from a channel; ``answer`` gets None or the error."""
+        self._send(hiredis.pack_command((b"UNSUBSCRIBE", name)), answer, context)
+
+    def fetch(self, names: Iterable[bytes], answer: Answer, context: Any = None) -> None:
+        """Read the persisted values of channels; ``answer`` gets a list, with None where there is none."""
+        self._send(hiredis.pack_command((b"MGET", *names)), answer, context)
+
+    def publish(self, names: tuple[bytes, ...], data: bytes, expire: int, answer: Answer, context: Any = None) -> None:
+        """Publish on channels and, with ``expire`` > 0 seconds, store there; ``answer`` gets the reply or the error."""
+        if expire <= 0 and len(names) == 1:
+            self._send(hiredis.pack_command((b"PUBLISH", names[0], data)), answer, context)
+            return
+        rest = (len(names), *names, data, max(expire, 0))
+        self._send(hiredis.pack_command((b"EVALSHA", self._script, *rest)), answer, context, rest)
+
+    def ping(self, answer: Answer, context: Any = None) -> None:
+        """PING; ``answer`` gets the reply."""
+        self._send(b"*1\r\n$4\r\nPING\r\n", answer, context)
+
+    # ------------------------------------------------------------ input
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes that the hub has read."""
+        self._reader.feed(data)
+
+    def read(self) -> None:
+        """
+        Read what is there over TLS, which only the link can.
+
+        Raises:
+            OSError: The connection is broken or has ended.
+        """
+        while True:
+            try:
+                data = self._socket.recv(READ_SIZE)  # type: ignore[union-attr]
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            if not data:
+                raise ConnectionResetError("Redis closed the connection")
+            self._reader.feed(data)
+
+    def dispatch(self, limit: int) -> bool:
+        """
+        Handle at most ``limit`` pushes and replies; return whether there may be more.
+
+        Raises:
+            LinkError: Redis sent something that is not RESP3, or that nobody asked for.
+        """
+        gets = self._reader.gets
+        nothing = self._nothing
+        on_push = self._on_push
+        try:
+            for _ in range(limit):
+                item = gets()
+                if type(item) is hiredis.PushNotification:
+                    kind = item[0]
+                    if kind == b"message":
+                        on_push(item[1], item[2])
+                    elif kind in (b"subscribe", b"unsubscribe"):
+                        self._answer(None)
+                elif item is nothing:
+                    return False
+                else:
+                    self._answer(item)
+        except hiredis.ProtocolError as error:
+            raise LinkError(f"not RESP3: {error}") from error
+        return True
+
+    def _answer(self, reply: Any) -> None:
+        if not self._awaited:
+            raise LinkError(f"a reply without a command: {reply!r:.100}")
+        awaited = self._awaited.popleft()
+        self._on_reply()
+        if awaited.script is not None:
+            if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
+                # The server forgot its scripts: EVAL teaches it again. Nothing was published yet.
+                self._repeated += 1
+                command = hiredis.pack_command((b"EVAL", PUBLISH_SCRIPT, *awaited.script))
+                self._send(command, self._answer_repeated, awaited)
+                return
+        awaited.answer(awaited.context, reply)
+
+    def _answer_repeated(self, awaited: Awaited, reply: Any) -> None:
+        self._repeated -= 1
+        awaited.answer(awaited.context, reply)
+
+    # ------------------------------------------------------------ output
+
+    def output(self) -> tuple[bytes, int]:
+        """Return ``(bytes, offset)``: from the offset on, the bytes are to be written."""
+        if self._rest_sent == len(self._rest):
+            self._rest = b"".join(self._output)
+            self._rest_sent = 0
+            self._output.clear()
+        return self._rest, self._rest_sent
+
+    def wrote(self, size: int) -> None:
+        """So many of the bytes of :meth:`output` are out."""
+        self._rest_sent += size
+        self._written += size
+        if self._rest_sent == len(self._rest):
+            self._rest = b""
+            self._rest_sent = 0
+
+    @property
+    def has_output(self) -> bool:
+        """Whether bytes wait to be written."""
+        return self._written < self._queued
+
+    def write(self) -> None:
+        """
+        Write what waits over TLS, which only the link can.
+
+        Raises:
+            OSError: The connection is broken.
+        """
+        while self.has_output:
+            data, offset = self.output()
+            try:
+                self.wrote(self._socket.send(memoryview(data)[offset:]))  # type: ignore[union-attr]
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+
+    # ------------------------------------------------------------ the end
+
+    def close(self, reason: str) -> None:
+        """Close the connection and answer everything in flight with a :class:`~uws4r.errors.LinkError`."""
+        self._socket = None
+        self._connection.disconnect()
+        awaited, self._awaited = self._awaited, deque()
+        for entry in awaited:
+            # Redis cannot have seen what was not written at all.
+            entry.answer(entry.context, LinkError(reason, unsent=entry.begin >= self._written))
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the descriptor without a word to the server."""
+        self._connection._sock = None  # redis-py would shut it down, and the parent goes on using it
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None

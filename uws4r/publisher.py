@@ -1,0 +1,75 @@
+"""
+Publishing from anywhere: a view, a Celery task, a management command, a shell.
+
+Needs Django's settings and Redis, nothing else of uws4r's server side.
+"""
+
+from typing import Any
+
+from uws4r._frames import unwrap
+from uws4r.channels import AUDIENCES, channels_for
+from uws4r.conf import conf
+from uws4r.redis_store import SELF, RedisStore, redis_client
+
+
+class RedisPublisher(RedisStore):
+    """
+    Publishes to one facility's audiences, and reads what is persisted there.
+
+    Args:
+        facility: The part of the websockets' URL behind ``WEBSOCKET_URL``.
+        broadcast: To everybody who subscribed to broadcasts.
+        users, groups, sessions: Names; :data:`~uws4r.redis_store.SELF` for those of the request.
+        request: Where SELF takes its names from.
+
+    ``RedisPublisher()`` without arguments publishes to nobody and is good for :meth:`fetch_message`.
+    """
+
+    def __init__(
+        self,
+        *,
+        request: Any = None,
+        facility: str | None = None,
+        broadcast: bool = False,
+        groups: Any = (),
+        users: Any = (),
+        sessions: Any = (),
+    ) -> None:
+        super().__init__(redis_client())
+        if facility is None:
+            if broadcast or groups or users or sessions:
+                raise ValueError("RedisPublisher needs a facility to publish to: facility='…'")
+            return
+        self._publishers = self._get_message_channels(
+            request=request, facility=facility, broadcast=broadcast, groups=groups, users=users, sessions=sessions
+        )
+
+    def fetch_message(self, request: Any, facility: str, audience: str = "any") -> bytes | None:
+        """
+        Return the persisted message of an audience of this request, or None.
+
+        Args:
+            audience: ``"session"``, ``"user"``, ``"group"``, ``"broadcast"``; ``"any"`` looks in this
+                order and returns the first there is.
+        Raises:
+            ValueError: Another audience.
+            redis.RedisError: Redis does not answer.
+        """
+        if audience != "any" and audience not in AUDIENCES:
+            raise ValueError(f"audience is {audience!r}, not one of any, {', '.join(AUDIENCES)}")
+        wanted = {name: audience in ("any", name) for name in AUDIENCES}
+        channels = channels_for(
+            facility,
+            prefix=conf.WS4REDIS_PREFIX,
+            request=request,
+            broadcast=wanted["broadcast"],
+            groups=[SELF] if wanted["group"] and request is not None else (),
+            users=[SELF] if wanted["user"] and request is not None else (),
+            sessions=[SELF] if wanted["session"] and request is not None else (),
+        )
+        if not channels:
+            return None
+        for data in self._connection.mget([channel.name for channel in channels]):
+            if data is not None:
+                return unwrap(data)[0]
+        return None

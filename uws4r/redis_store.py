@@ -1,0 +1,170 @@
+"""
+Publishing to and reading from Redis in any process: :class:`RedisMessage`, :data:`SELF`, :class:`RedisStore`.
+
+Connections come from one pool for each process and each setting of ``WS4REDIS_CONNECTION``, made on
+first use. redis-py's pools notice a fork, so a pool made before it serves the child as well.
+"""
+
+import json
+import threading
+from typing import Any
+
+import redis
+from django.core.serializers.json import DjangoJSONEncoder
+from redis.backoff import NoBackoff
+from redis.connection import Connection
+from redis.retry import Retry
+
+from uws4r._frames import wrap
+from uws4r.channels import SELF, channels_for
+from uws4r.conf import conf
+
+__all__ = ["SELF", "RedisMessage", "RedisStore", "link_connection", "redis_client"]
+
+SOCKET_TIMEOUT = 5.0  # seconds until a publisher gives up, unless WS4REDIS_CONNECTION says otherwise
+
+_pools: dict[str, redis.ConnectionPool] = {}
+_pools_lock = threading.Lock()
+
+
+def _make_pool() -> redis.ConnectionPool:
+    configured = conf.WS4REDIS_CONNECTION
+    defaults = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": SOCKET_TIMEOUT}
+    if isinstance(configured, str):
+        return redis.Redis.from_url(configured, **defaults).connection_pool
+    # Payloads are bytes; a site that set decode_responses for its own clients means no harm.
+    return redis.Redis(**{**defaults, **configured, "decode_responses": False}).connection_pool
+
+
+def redis_client() -> redis.Redis:
+    """Return a client of this process's pool for the present ``WS4REDIS_CONNECTION``."""
+    key = repr(conf.WS4REDIS_CONNECTION)
+    pool = _pools.get(key)
+    if pool is None:
+        with _pools_lock:
+            pool = _pools.get(key) or _pools.setdefault(key, _make_pool())
+    return redis.Redis(connection_pool=pool)
+
+
+def link_connection() -> Connection:
+    """Return an unconnected connection for a hub's link: RESP3, no retries of its own."""
+    pool = _make_pool()
+    # redis-py's maintenance notifications are pushes that nobody here would read.
+    arguments = {name: value for name, value in pool.connection_kwargs.items() if "maint" not in name}
+    arguments.update(protocol=3, client_name="uws4r", retry=Retry(NoBackoff(), 0), health_check_interval=0)
+    return pool.connection_class(**arguments)
+
+
+class RedisMessage(bytes):
+    """
+    A message as Redis has it: ``RedisMessage("text")`` and ``RedisMessage(b"bytes")`` make one.
+
+    Calling the class returns None for the heartbeat and for what is no message: a pub/sub reply other
+    than ``[b"message", channel, data]``, and values of other types.
+    """
+
+    def __new__(cls, value: Any) -> "RedisMessage | None":  # type: ignore[misc]
+        if isinstance(value, str):
+            value = value.encode()
+        if isinstance(value, list):
+            if len(value) < 3 or value[0] != b"message":
+                return None
+            value = value[2]
+        if not isinstance(value, (bytes, bytearray)):
+            return None
+        heartbeat = conf.WS4REDIS_HEARTBEAT
+        if heartbeat and value == heartbeat.encode():
+            return None
+        return super().__new__(cls, value)
+
+
+def to_payload(message: Any) -> bytes:
+    """
+    Return the bytes to publish for ``message``: str as UTF-8, bytes as they are, anything else as JSON.
+
+    Raises:
+        ValueError: None, which :class:`RedisMessage` returns for what is no message; or no JSON can say it.
+    """
+    if isinstance(message, str):
+        return message.encode()
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return bytes(message)
+    if message is None:
+        raise ValueError("message object is not of type RedisMessage: None is no message")
+    try:
+        return json.dumps(message, cls=DjangoJSONEncoder).encode()
+    except TypeError as error:
+        raise ValueError(f"message object is not of type RedisMessage, and not JSON: {error}") from error
+
+
+class RedisStore:
+    """
+    Publishes messages to a set of channels, and keeps the last one of each.
+
+    Args:
+        connection: A ``redis.Redis``, or something that behaves like one.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._publishers: set[str] = set()
+
+    @property
+    def _expire(self) -> int:
+        return conf.WS4REDIS_EXPIRE
+
+    def publish_message(self, message: Any, expire: int | None = None, *, binary: bool = False) -> int:
+        """
+        Publish ``message`` on every channel of this object, as one event.
+
+        Args:
+            message: str, bytes, :class:`RedisMessage`, or anything that Django's JSON encoder takes.
+            expire: Seconds for which it is also stored; None for ``WS4REDIS_EXPIRE``, 0 for not at all.
+            binary: Send it as a binary message even if its bytes are valid UTF-8.
+        Returns:
+            How many subscriptions it reached; a worker counts once for each channel that it listens to.
+        Raises:
+            ValueError: ``message`` is nothing that can be sent.
+            redis.RedisError: Redis did not take it.
+        """
+        data = wrap(to_payload(message), binary)
+        expire = self._expire if expire is None else expire
+        if not self._publishers:
+            return 0
+        # PUBLISH and SET as one transaction: a client that connects now gets the message once, from either.
+        pipeline = self._connection.pipeline(transaction=True)
+        for name in self._publishers:
+            pipeline.publish(name, data)
+            if expire and expire > 0:
+                pipeline.set(name, data, ex=expire)
+        return sum(reply for reply in pipeline.execute() if type(reply) is int)
+
+    def pipeline_publish_message(self, message: Any, expire: int | None = None, transaction: bool = True) -> int:
+        """The same as :meth:`publish_message`, which is always one pipeline; kept for its name."""
+        return self.publish_message(message, expire)
+
+    @staticmethod
+    def get_prefix() -> str:
+        """Return what stands in front of every name, its colon included."""
+        prefix = conf.WS4REDIS_PREFIX
+        return f"{prefix}:" if prefix else ""
+
+    def _get_message_channels(
+        self,
+        request: Any = None,
+        facility: str = "{facility}",
+        broadcast: bool = False,
+        groups: Any = (),
+        users: Any = (),
+        sessions: Any = (),
+    ) -> set[str]:
+        channels = channels_for(
+            facility,
+            prefix=conf.WS4REDIS_PREFIX,
+            request=request,
+            broadcast=bool(broadcast),
+            groups=groups,
+            users=users,
+            sessions=sessions,
+        )
+        return {channel.name.decode("utf-8", "surrogatepass") for channel in channels}

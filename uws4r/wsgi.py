@@ -1,0 +1,64 @@
+"""
+What a server loads: :data:`application` for a uWSGI that serves websockets only, :func:`wrap` for a
+site's own ``wsgi.py`` that serves both.
+
+Under uWSGI, loading fails with a :class:`~uws4r.errors.ConfigurationError` where websockets could not work.
+"""
+
+import os
+import resource
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import django
+
+from uws4r.application import Application, StartResponse, without_delay
+from uws4r.conf import conf
+from uws4r.engines import worker_hub
+from uws4r.hub import Hub, HubOptions
+from uws4r.redis_store import link_connection
+from uws4r.uwsgi_server import check_server, detach, stop_with_worker
+
+
+def _make_hub() -> Hub:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return Hub(
+        link_connection,
+        HubOptions(
+            ping_interval=conf.UWS4R_PING_INTERVAL,
+            ping_timeout=conf.UWS4R_PING_TIMEOUT,
+            max_message_size=conf.UWS4R_MAX_MESSAGE_SIZE,
+            max_queue=conf.UWS4R_MAX_QUEUE,
+            publish_buffer=conf.UWS4R_PUBLISH_BUFFER,
+        ),
+    )
+
+
+def _get_hub() -> Hub:
+    return worker_hub(_make_hub, stop_with_worker)
+
+
+application = Application(_get_hub, lambda environ: without_delay(detach(environ)))
+
+
+def wrap(django_application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+    """
+    Return a WSGI application that serves websockets below ``WEBSOCKET_URL`` and leaves the rest to Django::
+
+        application = wrap(get_wsgi_application())
+    """
+    check_server()
+
+    def both(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        if environ.get("PATH_INFO", "").startswith(conf.WEBSOCKET_URL):
+            return application(environ, start_response)
+        return django_application(environ, start_response)
+
+    return both
+
+
+if "DJANGO_SETTINGS_MODULE" in os.environ:  # `module = uws4r.wsgi:application`; a site's wsgi.py may set it later
+    django.setup(set_prefix=False)
+    check_server()
