@@ -24,8 +24,8 @@ DIRECTIVES = {
     "cdivision": True,
     # A function's signature and docstring show in help() and in the docs.
     "embedsignature": True,
-    # Integers from Python are checked when they are narrowed: OverflowError, not a wrapped length.
-    "overflowcheck": False,
+    # None of the classes can be pickled: they are descriptors and memory.
+    "auto_pickle": False,
 }
 
 MODULES = ["_frames", "_connection", "_hub"]

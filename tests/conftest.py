@@ -47,9 +47,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _shared_site(
-    tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, database: Path
-) -> Iterator[Site]:
+def _shared_site(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, database: Path) -> Iterator[Site]:
     site = serve(tmp_path_factory.mktemp("site"), redis_server, database, workers=2)
     yield site
     site.uwsgi.stop()

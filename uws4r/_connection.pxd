@@ -1,5 +1,6 @@
 # One client as the hub's C loop sees it. Only the hub's thread touches it.
 
+cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from uws4r._frames cimport Decoder, Frame, OwnCopies
@@ -66,6 +67,7 @@ cdef Sent client_send(Client *client) noexcept nogil
 cdef void client_drop_queue(Client *client, bint keep_partial) noexcept nogil
 
 
+@cython.final
 cdef class Connection:
     cdef Client client
     cdef readonly object identity

@@ -4,6 +4,7 @@ One client: its descriptor, the state of its decoder, the frames waiting for it,
 It decides nothing: the hub does. It knows the codec; Redis and Django are unknown to it.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc, realloc
@@ -136,6 +137,7 @@ cdef Sent client_send(Client *client) noexcept nogil:
     return SENT_ALL
 
 
+@cython.final
 cdef class Connection:
     """
     One open websocket of a client.

@@ -1,5 +1,6 @@
 # What the other extension modules share with the codec; no Python object is involved.
 
+cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 
@@ -81,6 +82,7 @@ cdef uint64_t digest_of(bytes payload, bint text)
 cdef tuple unwrap_payload(bytes data)
 
 
+@cython.final
 cdef class Runs:
     cdef uint64_t number
     cdef double heard

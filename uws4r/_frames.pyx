@@ -6,6 +6,7 @@ C structs, which the connections of a hub embed; the Python functions and classe
 their input once and call the same kernels.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
@@ -350,6 +351,7 @@ cdef Step decoder_step(Decoder *decoder, uint8_t **cursor, const uint8_t *end) n
             return step
 
 
+@cython.final
 cdef class FrameDecoder:
     """
     What a client sends, as events: ``feed`` bytes, then call ``next_event`` until it returns None.
@@ -624,6 +626,7 @@ cdef void own_free(OwnCopies *own) noexcept nogil:
 cdef double RUN_GAP = 0.020
 
 
+@cython.final
 cdef class Runs:
     """
     Numbers the pushes of the link so that the copies of one publish share a number (rule "copies").

@@ -7,6 +7,7 @@ delivery touches is C data only. Everything here belongs to the one thread that 
 :meth:`Loop.wake`.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -127,6 +128,7 @@ cdef uint64_t milliseconds() noexcept nogil:
     return <uint64_t>now.tv_sec * 1000 + <uint64_t>now.tv_nsec // 1000000
 
 
+@cython.final
 cdef class Channel:
     """
     A Redis channel that this worker is subscribed to, and its listeners.
@@ -157,6 +159,7 @@ cdef class Channel:
         return [<Connection><PyObject *>self.listeners.items[i].owner for i in range(self.listeners.count)]
 
 
+@cython.final
 cdef class Loop:
     """
     The descriptors of one worker and what is to be read from and written to them.

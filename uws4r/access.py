@@ -134,7 +134,7 @@ def identify(request: HttpRequest) -> str:
     """Return the client for the log: address, path, and the user where he is known already."""
     path = quote(request.path_info, safe="/:@!$&'()*+,;=~")
     name = "-"
-    user = getattr(request, "user", None)
+    user: Any = getattr(request, "user", None)
     # An unevaluated user would cost a query, for a line in the log.
     known = user is not None and not (isinstance(user, LazyObject) and user._wrapped.__class__ is object)
     if known and user.is_authenticated:

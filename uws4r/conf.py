@@ -88,7 +88,7 @@ class Conf:
 
     @property
     def UWS4R_PUBLISH_BUFFER(self) -> int:
-        """Messages of clients that a worker keeps while Redis is away; a client with one more is closed (1013). 1000."""
+        """Messages of clients that a worker keeps while Redis is away; one more closes its client with 1013. 1000."""
         return self._get("UWS4R_PUBLISH_BUFFER", 1000)
 
     @property

@@ -462,7 +462,7 @@ class Hub:
         if self.stopped.is_set():
             return
         backoff = min(LONGEST_BACKOFF, 0.05 * 2 ** min(self._attempts, 10))
-        self.call_later(backoff * random.uniform(0.5, 1.0), self._connect)  # noqa: S311 (jitter)
+        self.call_later(backoff * random.uniform(0.5, 1.0), self._connect)
 
     def _link_opened(self, connection: RedisConnection, script: str) -> None:
         if self.stopped.is_set():

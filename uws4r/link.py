@@ -10,7 +10,7 @@ import logging
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 from redis.connection import Connection as RedisConnection
@@ -34,6 +34,8 @@ end
 
 OUTPUT_LIMIT = 4 << 20  # bytes that may wait for Redis before the hub holds back further publishes
 READ_SIZE = 1 << 16  # bytes, of one read over TLS
+
+pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command  # its stub is too narrow
 
 Answer = Callable[[Any, Any], None]  # called with the context given and the reply, which may be an exception
 
@@ -111,14 +113,13 @@ class Link:
         self._queued = 0  # bytes that commands have made, ever
         self._written = 0  # of those, handed to the kernel
         # redis-py has no public way to its socket; this is the only place that touches it.
-        self._socket = connection._sock
-        assert self._socket is not None
+        self._socket: Any = cast(Any, connection)._sock
         self._socket.setblocking(False)
-        self.raw = not isinstance(self._socket, ssl.SSLSocket)
+        self.raw: bool = not isinstance(self._socket, ssl.SSLSocket)
 
     def fileno(self) -> int:
         """The socket's descriptor."""
-        return self._socket.fileno()  # type: ignore[union-attr]
+        return self._socket.fileno()
 
     @property
     def in_flight(self) -> int:
@@ -139,23 +140,23 @@ class Link:
 
     def subscribe(self, name: bytes, answer: Answer, context: Any = None) -> None:
         """SUBSCRIBE to a channel; ``answer`` gets None or the error."""
-        self._send(hiredis.pack_command((b"SUBSCRIBE", name)), answer, context)
+        self._send(pack((b"SUBSCRIBE", name)), answer, context)
 
     def unsubscribe(self, name: bytes, answer: Answer, context: Any = None) -> None:
         """UNSUBSCRIBE from a channel; ``answer`` gets None or the error."""
-        self._send(hiredis.pack_command((b"UNSUBSCRIBE", name)), answer, context)
+        self._send(pack((b"UNSUBSCRIBE", name)), answer, context)
 
     def fetch(self, names: Iterable[bytes], answer: Answer, context: Any = None) -> None:
         """Read the persisted values of channels; ``answer`` gets a list, with None where there is none."""
-        self._send(hiredis.pack_command((b"MGET", *names)), answer, context)
+        self._send(pack((b"MGET", *names)), answer, context)
 
     def publish(self, names: tuple[bytes, ...], data: bytes, expire: int, answer: Answer, context: Any = None) -> None:
         """Publish on channels and, with ``expire`` > 0 seconds, store there; ``answer`` gets the reply or the error."""
         if expire <= 0 and len(names) == 1:
-            self._send(hiredis.pack_command((b"PUBLISH", names[0], data)), answer, context)
+            self._send(pack((b"PUBLISH", names[0], data)), answer, context)
             return
         rest = (len(names), *names, data, max(expire, 0))
-        self._send(hiredis.pack_command((b"EVALSHA", self._script, *rest)), answer, context, rest)
+        self._send(pack((b"EVALSHA", self._script, *rest)), answer, context, rest)
 
     def ping(self, answer: Answer, context: Any = None) -> None:
         """PING; ``answer`` gets the reply."""
@@ -176,7 +177,7 @@ class Link:
         """
         while True:
             try:
-                data = self._socket.recv(READ_SIZE)  # type: ignore[union-attr]
+                data = self._socket.recv(READ_SIZE)
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             if not data:
@@ -215,13 +216,12 @@ class Link:
             raise LinkError(f"a reply without a command: {reply!r:.100}")
         awaited = self._awaited.popleft()
         self._on_reply()
-        if awaited.script is not None:
-            if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
-                # The server forgot its scripts: EVAL teaches it again. Nothing was published yet.
-                self._repeated += 1
-                command = hiredis.pack_command((b"EVAL", PUBLISH_SCRIPT, *awaited.script))
-                self._send(command, self._answer_repeated, awaited)
-                return
+        lost_script = isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
+        if awaited.script is not None and lost_script:
+            # The server forgot its scripts: EVAL teaches it again. Nothing was published yet.
+            self._repeated += 1
+            self._send(pack((b"EVAL", PUBLISH_SCRIPT, *awaited.script)), self._answer_repeated, awaited)
+            return
         awaited.answer(awaited.context, reply)
 
     def _answer_repeated(self, awaited: Awaited, reply: Any) -> None:
@@ -261,7 +261,7 @@ class Link:
         while self.has_output:
             data, offset = self.output()
             try:
-                self.wrote(self._socket.send(memoryview(data)[offset:]))  # type: ignore[union-attr]
+                self.wrote(self._socket.send(memoryview(data)[offset:]))
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
 

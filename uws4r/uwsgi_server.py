@@ -23,8 +23,16 @@ except ImportError:
 logger = logging.getLogger("uws4r.uwsgi")
 
 # uWSGI ends TLS, FastCGI and SCGI itself on these: a detached socket would carry raw frames into them.
-UNUSABLE_SOCKETS = ("https-socket", "https-socket-modifier1", "ssl-socket", "suwsgi-socket", "fastcgi-socket",
-                    "fastcgi-nph-socket", "scgi-socket", "scgi-nph-socket")
+UNUSABLE_SOCKETS = (
+    "https-socket",
+    "https-socket-modifier1",
+    "ssl-socket",
+    "suwsgi-socket",
+    "fastcgi-socket",
+    "fastcgi-nph-socket",
+    "scgi-socket",
+    "scgi-nph-socket",
+)
 
 
 def _option(name: str) -> Any:

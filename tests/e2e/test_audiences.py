@@ -94,7 +94,13 @@ def test_a_burst_in_one_segment_is_published_whole_and_in_order(site: Site) -> N
 
 def test_binary_stays_binary_and_text_stays_text(site: Site) -> None:
     client = site.join("/ws/foo?subscribe-broadcast&publish-broadcast&echo")
-    for message in (b"\xff\x00", b"also valid UTF-8", "text: \u20ac \U0001f600", b"\x00u4\x01forged", "\x00u4\x01forged"):
+    for message in (
+        b"\xff\x00",
+        b"also valid UTF-8",
+        "text: \u20ac \U0001f600",
+        b"\x00u4\x01forged",
+        "\x00u4\x01forged",
+    ):
         client.send(message)
         assert client.receive() == message
 
@@ -115,7 +121,7 @@ def test_binary_stays_binary_and_text_stays_text(site: Site) -> None:
             id="manage.py shell",
         ),
         pytest.param(
-            lambda site: subprocess.run(  # noqa: S603
+            lambda site: subprocess.run(
                 [
                     sys.executable,
                     "-c",
@@ -129,7 +135,7 @@ def test_binary_stays_binary_and_text_stays_text(site: Site) -> None:
         ),
         pytest.param(
             lambda site: subprocess.run(
-                ["redis-cli", "-p", str(site.redis.port), "publish", "broadcast:f", "m"],  # noqa: S607
+                ["redis-cli", "-p", str(site.redis.port), "publish", "broadcast:f", "m"],
                 check=True,
                 stdout=subprocess.DEVNULL,
             ),

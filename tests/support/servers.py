@@ -39,7 +39,7 @@ class Process:
     def __init__(self, command: list[str | Path], log: Path, env: dict[str, str] | None = None) -> None:
         self.log_path = log
         with log.open("ab") as output:
-            self.process = subprocess.Popen(  # noqa: S603
+            self.process = subprocess.Popen(
                 list(map(str, command)),
                 env={**os.environ, **(env or {})},
                 stdin=subprocess.DEVNULL,

@@ -29,7 +29,7 @@ def site_env(redis_url: str, database: Path, settings: dict[str, Any] | None = N
 
 def manage(env: dict[str, str], *arguments: str, stdin: str | None = None) -> str:
     """Run the site's ``manage.py``; return what it prints."""
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, SITE / "manage.py", *arguments],
         env={**os.environ, **env},
         input=stdin,

@@ -70,17 +70,21 @@ class Refused(Exception):
 @dataclass
 class Client:
     """
-    One TCP connection to ``address``: ``(host, port)``, or the path of a Unix socket.
+    One TCP connection to ``address``: ``(host, port)``, or the path of a Unix socket; or an open socket.
 
     Used as a context manager it is closed at the end, without a close frame.
     """
 
-    address: tuple[str, int] | str
+    address: tuple[str, int] | str | socket.socket
     buffer: bytes = b""
     response: Response | None = None
     sock: socket.socket = field(init=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.address, socket.socket):
+            self.sock = self.address
+            self.sock.settimeout(TIMEOUT)
+            return
         self.sock = socket.socket(socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET)
         self.sock.settimeout(TIMEOUT)
         try:

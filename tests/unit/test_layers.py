@@ -1,0 +1,68 @@
+"""Reading order is import order: a module imports only from those above it."""
+
+import ast
+from pathlib import Path
+
+import uws4r
+
+PACKAGE = Path(uws4r.__file__).parent
+
+ORDER = [
+    "rfc6455", "errors", "_frames", "channels", "conf", "redis_store", "publisher", "subscriber",
+    "_connection", "link", "_hub", "hub", "engines.thread", "engines",
+    "handshake", "access", "application", "uwsgi_server", "wsgi",
+    "signals", "apps",
+]  # fmt: skip
+
+# Below this line Django's web part and the ORM may be used; above it nothing imports them.
+WEB = ORDER.index("handshake")
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of uws4r, and of Django, that a file imports anywhere."""
+    found: set[str] = set()
+    if path.suffix == ".pyx":
+        for line in path.read_text().splitlines():
+            words = line.split()
+            if words[:1] == ["from"] and words[2:3] in (["import"], ["cimport"]):
+                found.add(words[1])
+        return found
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return found
+
+
+def modules() -> dict[str, Path]:
+    files = [path for suffix in ("py", "pyx") for path in PACKAGE.rglob(f"*.{suffix}")]
+    named = {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path for path in files
+    }
+    named.pop("__init__")
+    return named
+
+
+def test_the_list_is_complete() -> None:
+    assert set(modules()) == set(ORDER)
+
+
+def test_imports_go_upwards_only() -> None:
+    for name, path in modules().items():
+        for other in imported(path):
+            short = other.removeprefix("uws4r.")
+            if other.startswith("uws4r.") and short in ORDER:
+                assert ORDER.index(short) < ORDER.index(name), f"{name} imports {short}"
+
+
+def test_only_the_web_part_knows_the_web() -> None:
+    for name in ORDER[:WEB]:
+        for other in imported(modules()[name]):
+            assert not other.startswith(("django.db", "django.http", "django.contrib", "django.core.handlers")), name
+            assert not (name in ("hub", "_hub", "link", "_connection") and other.startswith("django")), name
+
+
+def test_join_name_has_one_caller() -> None:
+    assert [name for name, path in modules().items() if "uws4r._frames.join_name" in imported(path)] == ["channels"]
