@@ -6,6 +6,7 @@ closed: an error in a callback refuses, it never grants.
 """
 
 import logging
+import re
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -26,6 +27,7 @@ from uws4r.subscriber import facility_of
 logger = logging.getLogger("uws4r.access")
 
 MAX_FACILITY = 1024  # characters
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def build_request(environ: dict[str, Any]) -> HttpRequest:
@@ -39,7 +41,7 @@ def build_request(environ: dict[str, Any]) -> HttpRequest:
     if not request.path_info.startswith(conf.WEBSOCKET_URL):
         raise HandshakeError(f"Websockets are at {conf.WEBSOCKET_URL} here, and nothing else is", status=404)
     facility = facility_of(request.path_info)
-    if len(facility) > MAX_FACILITY or not facility.isprintable():
+    if len(facility) > MAX_FACILITY or CONTROL.search(facility):
         raise HandshakeError(f"A facility has at most {MAX_FACILITY} characters, and no control characters")
     process_request = callback(conf.WS4REDIS_PROCESS_REQUEST)
     if process_request is not None:

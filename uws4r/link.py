@@ -20,7 +20,6 @@ from uws4r.errors import ConfigurationError, LinkError
 
 logger = logging.getLogger("uws4r.link")
 
-OLDEST_REDIS = (6, 0)  # RESP3 came with it
 
 # Stores and publishes one message on several channels as one event: a reader sees both or neither,
 # and the pushes are neighbours on every link. Not MULTI: Redis before 7.2 puts the pushes of a
@@ -52,13 +51,6 @@ class Awaited:
         self.script = script  # arguments after the script, to repeat it where Redis has lost it
 
 
-def redis_version(reply: dict) -> tuple[int, ...]:
-    """Return the server's version from what ``HELLO`` answered."""
-    text = reply.get(b"version", reply.get("version", b"0"))
-    text = text.decode() if isinstance(text, bytes) else text
-    return tuple(int(part) for part in text.split(".") if part.isdigit())
-
-
 def open_connection(connection: RedisConnection) -> str:
     """
     Connect, and make sure that the server can do what the link needs; return the digest of the script.
@@ -67,18 +59,14 @@ def open_connection(connection: RedisConnection) -> str:
         ConfigurationError: Redis is too old, or refuses us in a way that trying again will not cure.
         redis.RedisError, OSError: It cannot be reached now.
     """
-    too_old = "uws4r needs Redis 6 or newer (RESP3)"
     try:
         connection.connect()
-        hello = connection.handshake_metadata
-        if hello and redis_version(hello) < OLDEST_REDIS:
-            raise ConfigurationError(f"{too_old}, this is {'.'.join(map(str, redis_version(hello)))}")
         connection.send_command("SCRIPT", "LOAD", PUBLISH_SCRIPT)
         digest = connection.read_response()
     except BaseException as error:
         connection.disconnect()
-        if isinstance(error, ResponseError) and "unknown command" in str(error).lower() and "HELLO" in str(error):
-            raise ConfigurationError(f"{too_old}: the server does not know HELLO") from error
+        if isinstance(error, ResponseError) and ("HELLO" in str(error) or "NOPROTO" in str(error)):
+            raise ConfigurationError(f"uws4r needs Redis 6 or newer (RESP3): {error}") from error
         raise
     return digest if isinstance(digest, str) else digest.decode()
 

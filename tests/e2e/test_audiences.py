@@ -144,15 +144,13 @@ def test_binary_stays_binary_and_text_stays_text(site: Site) -> None:
     ],
 )
 def test_a_publish_reaches_the_clients_of_every_worker(site: Site, publish: Callable[[Site], object]) -> None:
-    clients = [site.join("/ws/f?subscribe-broadcast") for _ in range(8)]
-    wait_until(lambda: site.redis.subscriptions("broadcast:f") == site.workers, "both workers subscribed")
+    clients = site.join_all_workers("/ws/f?subscribe-broadcast")
     publish(site)
-    assert [client.receive() for client in clients] == ["m"] * 8
+    assert [client.receive() for client in clients] == ["m"] * len(clients)
 
 
 def test_ten_thousand_publishes_in_one_pipeline_arrive_whole_and_in_order(site: Site) -> None:
-    clients = [site.join("/ws/f?subscribe-broadcast") for _ in range(6)]
-    wait_until(lambda: site.redis.subscriptions("broadcast:f") == site.workers, "both workers subscribed")
+    clients = site.join_all_workers("/ws/f?subscribe-broadcast")
     pipeline = site.redis.client.pipeline(transaction=False)
     for i in range(10_000):
         pipeline.publish("broadcast:f", f"{i} {'x' * (i % 97)}")

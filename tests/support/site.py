@@ -4,12 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.support.servers import ROOT, SITE, RedisServer, Uwsgi, free_port
-from tests.support.wire import Client, connect
+from tests.support.wire import TIMEOUT, Client, connect
 
 PLAIN = ("--master", "--enable-threads", "--need-app", "--die-on-term", "--single-interpreter", "--listen", "512")
 
@@ -75,6 +76,26 @@ class Site:
         assert client.receive() == "joined"
         self.redis.client.delete(name)
         return client
+
+    def join_all_workers(self, path: str) -> list[Client]:
+        """Open websockets listening to a broadcast, at least one of them in each worker, all of them joined."""
+        name = f"broadcast:{path.split('?')[0].removeprefix('/ws/')}"
+        self.redis.client.set(name, "joined")
+        clients: list[Client] = []
+        deadline = time.monotonic() + TIMEOUT
+        while self.redis.subscriptions(name) < self.workers:
+            assert time.monotonic() < deadline, "one worker gets no connection"
+            # Many handshakes at once: a worker that is busy with one leaves the next to another.
+            burst = [Client(self.address) for _ in range(10)]
+            for client in burst:
+                client.request(path, read=False)
+            for client in burst:
+                assert client.read_response().status == 101
+                assert client.receive() == "joined"
+            clients += burst
+            self.opened += burst
+        self.redis.client.delete(name)
+        return clients
 
     def request(self, method: str, path: str, body: str = "", session: str | None = None) -> Any:
         """A page of the site."""

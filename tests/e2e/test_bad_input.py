@@ -1,0 +1,192 @@
+"""What a client can do wrong has a defined answer, and costs nobody else anything."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.servers import wait_until
+from tests.support.site import Site
+from tests.support.wire import PING, TEXT, Client, Refused, masked_frame
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize(
+    ("change", "method", "version", "status", "sentence"),
+    [
+        pytest.param(
+            {"Upgrade": None, "Connection": "close"}, "GET", "HTTP/1.1", 400, "not wish to upgrade", id="plain HTTP"
+        ),
+        pytest.param({"Content-Length": "0"}, "POST", "HTTP/1.1", 400, "GET", id="POST"),
+        pytest.param({}, "HEAD", "HTTP/1.1", 400, "", id="HEAD"),
+        pytest.param({"Sec-WebSocket-Key": None}, "GET", "HTTP/1.1", 400, "Key", id="no key"),
+        pytest.param({"Sec-WebSocket-Key": "abc"}, "GET", "HTTP/1.1", 400, "Key", id="wrong key"),
+        pytest.param({"Sec-WebSocket-Version": "8"}, "GET", "HTTP/1.1", 426, "13", id="version 8"),
+        pytest.param({"Sec-WebSocket-Version": None}, "GET", "HTTP/1.1", 426, "13", id="no version"),
+        pytest.param({}, "GET", "HTTP/1.0", 400, "1.1", id="HTTP/1.0"),
+        pytest.param({"Connection": "keep-alive"}, "GET", "HTTP/1.1", 400, "Connection", id="no Connection: Upgrade"),
+        pytest.param({"Origin": "http://evil.example"}, "GET", "HTTP/1.1", 403, "Origin", id="foreign Origin"),
+        pytest.param({"Origin": "null"}, "GET", "HTTP/1.1", 403, "Origin", id="Origin: null"),
+        pytest.param({"Host": "evil.example"}, "GET", "HTTP/1.1", 400, "ALLOWED_HOSTS", id="unknown host"),
+    ],
+)
+def test_a_request_that_is_no_handshake_is_refused_with_a_sentence(
+    site: Site, change: dict[str, str | None], method: str, version: str, status: int, sentence: str
+) -> None:
+    with Client(site.address) as client:
+        response = client.request("/ws/foo", change, method=method, version=version)
+        assert response is not None
+        assert response.status == status
+        assert sentence in response.body.decode()
+        assert (response.headers.get("sec-websocket-version") == "13") == (status == 426)
+        assert "Traceback" not in response.body.decode()
+
+
+def test_the_own_origin_may_connect(site: Site) -> None:
+    site.connect("/ws/foo", {"Host": "localhost", "Origin": "http://localhost"}).ping()
+
+
+@pytest.mark.parametrize(
+    "query", ["?nonsense&token=x&subscribe-nobody&echo=1", "?", "", "?%00=%ff&&&=", "?" + "x" * 3000]
+)
+def test_unknown_flags_are_ignored(site: Site, query: str) -> None:
+    site.connect(f"/ws/foo{query}").ping()
+
+
+@pytest.mark.parametrize(
+    ("path", "facility"),
+    [
+        ("/ws/", ""),
+        ("/ws/a/b", "a/b"),
+        ("/ws/a%2Fb", "a/b"),
+        ("/ws/caf%C3%A9", "caf\u00e9"),
+        ("/ws/a:b%3Ac", "a:b:c"),
+        ("/ws/with%20space", "with space"),
+        ("/ws/ws/twice", "ws/twice"),
+        ("/ws/100%25", "100%"),
+        ("/ws/%FF", "%FF"),
+    ],
+)
+def test_a_facility_may_be_anything_printable(site: Site, path: str, facility: str) -> None:
+    client = site.join(f"{path}?subscribe-broadcast", channel=f"broadcast:{facility}")
+    site.redis.client.publish(f"broadcast:{facility}", "here")
+    assert client.receive() == "here"
+
+
+@pytest.mark.parametrize("path", ["/ws/a%0Ab", "/ws/%00", "/ws/%7F", "/ws/" + "x" * 1025])
+def test_other_facilities_are_refused(site: Site, path: str) -> None:
+    with pytest.raises(Refused, match="400: b'A facility has"):
+        site.connect(path)
+
+
+def test_the_websocket_application_serves_nothing_else(served: Callable[..., Site]) -> None:
+    site = served(module="uws4r.wsgi:application")
+    with pytest.raises(Refused, match="404: b'Websockets are at /ws/ here"):
+        site.connect("/wsfoo")
+    site.connect("/ws/foo").ping()
+
+
+def test_nothing_reaches_the_log_as_it_came(site: Site) -> None:
+    site.log_in("john")
+    site.connect("/ws/a%20%1b%5B31m".replace("%1b", "%C2%A0") + "?subscribe-broadcast").ping()
+    with pytest.raises(Refused):
+        site.connect("/ws/x", {"Origin": "http://evil\x1b[31m"})
+    assert "\x1b" not in site.uwsgi.log
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"\x80\x80\x01\x02\x03\x04", id="a continuation of nothing, which kills uWSGI's own parser"),
+        pytest.param(b"\x00" * 100, id="zeros"),
+        pytest.param(b"\xff" * 100, id="ones"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", id="HTTP"),
+    ],
+)
+def test_garbage_closes_its_sender_only(site: Site, sent: bytes) -> None:
+    neighbours = [site.join("/ws/foo?subscribe-broadcast&publish-broadcast&echo") for _ in range(4)]
+    client = site.connect("/ws/foo?subscribe-broadcast&publish-broadcast")
+    client.send_raw(sent)
+    assert client.receive_close().close_code == 1002
+    assert client.ended()
+    neighbours[0].send("all well")
+    assert [neighbour.receive() for neighbour in neighbours] == ["all well"] * 4
+
+
+def test_half_a_frame_and_then_nothing_holds_nobody_up(site: Site) -> None:
+    halves = [site.connect("/ws/foo?publish-broadcast") for _ in range(10)]
+    for half in halves:
+        half.send_raw(masked_frame(TEXT, b"x" * 1000)[:500])
+    reader = site.join("/ws/foo?subscribe-broadcast")
+    sender = site.connect("/ws/foo?publish-broadcast")
+    sender.send("whole")
+    assert reader.receive() == "whole"
+    halves[0].send_raw(masked_frame(TEXT, b"x" * 1000)[500:])
+    assert reader.receive() == "x" * 1000
+
+
+def test_fragments_of_two_clients_do_not_meet(site: Site) -> None:
+    """BUG-S6: uWSGI's own parser gives one client's fragment to the other."""
+    one, two = (site.connect("/ws/foo?publish-broadcast") for _ in range(2))
+    reader = site.join("/ws/foo?subscribe-broadcast")
+    one.send_raw(masked_frame(TEXT, b"secret of one, ", final=False))
+    two.send_raw(masked_frame(TEXT, b"from two, ", final=False))
+    two.send_raw(masked_frame(0, b"whole"))
+    assert reader.receive() == "from two, whole"
+    one.send_raw(masked_frame(PING) + masked_frame(0, b"whole"))
+    assert reader.receive() == "secret of one, whole"
+
+
+def test_a_frame_over_the_limit_is_1009(served: Callable[..., Site]) -> None:
+    site = served()
+    client = site.connect("/ws/foo?publish-broadcast")
+    client.send_raw(masked_frame(TEXT, b"x" * ((1 << 20) + 1))[:1000])
+    assert client.receive_close().close_code == 1009
+    fits = site.join("/ws/foo?subscribe-broadcast&publish-broadcast&echo")
+    fits.send("x" * (1 << 20))
+    assert fits.receive() == "x" * (1 << 20)
+
+
+def test_bytes_behind_the_handshake_in_the_same_segment_do_no_harm(site: Site) -> None:
+    """RFC 6455 §4.1 forbids it; whether they are lost is not defined, that nothing hangs is."""
+    for _ in range(5):
+        with Client(site.address) as client:
+            response = client.request("/ws/foo?publish-broadcast", after=masked_frame(TEXT, b"early"))
+            assert response is not None
+            assert response.status == 101
+    site.connect("/ws/foo").ping()
+
+
+def test_a_client_that_leaves_during_the_handshake_leaves_nothing(site: Site) -> None:
+    for _ in range(20):
+        client = Client(site.address)
+        client.request("/ws/leaving?subscribe-broadcast", read=False)
+        client.sock.close()
+    site.connect("/ws/foo").ping()
+    wait_until(lambda: site.redis.subscriptions("broadcast:leaving") == 0, "unsubscribed")
+
+
+def test_one_subprotocol_is_answered(site: Site) -> None:
+    """BUG-P4: a list in the answer makes browsers give up."""
+    client = site.connect("/ws/foo", {"Sec-WebSocket-Protocol": "chat, superchat"})
+    assert client.response is not None
+    assert client.response.headers["sec-websocket-protocol"] == "chat"
+    assert set(client.response.headers) == {"upgrade", "connection", "sec-websocket-accept", "sec-websocket-protocol"}
+
+
+def test_refusals_of_the_site(served: Callable[..., Site]) -> None:
+    def refusal(callback: str, setting: str = "WS4REDIS_ALLOWED_CHANNELS") -> str:
+        site = served(settings={setting: f"testsite.callbacks.{callback}"})
+        with pytest.raises(Refused) as caught:
+            site.connect("/ws/foo?subscribe-broadcast")
+        assert caught.value.response.status in (403, 500)
+        assert "secret" not in caught.value.response.body.decode()
+        assert ("Traceback" in site.uwsgi.log) == (caught.value.response.status == 500)
+        return f"{caught.value.response.status} {site.uwsgi.log}"
+
+    assert refusal("deny").startswith("403")
+    assert re.match(r"(?s)403.*is its `return` missing", refusal("forget"))
+    assert refusal("explode").startswith("500")
+    assert refusal("no_such_function").startswith("500")
+    assert refusal("deny", "WS4REDIS_PROCESS_REQUEST").startswith("403")

@@ -1,0 +1,298 @@
+"""Workers, links, logs, sessions, starts and stops: what an operator sees."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import RedisServer, Uwsgi, free_port, wait_until
+from tests.support.site import PLAIN, Site, site_env
+from tests.support.wire import Client, Refused, connect
+
+pytestmark = pytest.mark.e2e
+
+
+def test_one_link_for_each_worker_however_many_websockets(served: Callable[..., Site], own_redis: RedisServer) -> None:
+    site = served(redis=own_redis, workers=2)
+    clients = site.join_all_workers("/ws/foo?subscribe-broadcast")
+    clients += [site.join("/ws/foo?subscribe-broadcast") for _ in range(1000 - len(clients))]
+    assert len(site.redis.links()) == 2
+    others = [c for c in site.redis.client.client_list() if c["name"] != "uws4r"]
+    assert len(others) == 1, others  # the test's own
+    assert site.redis.client.publish("broadcast:foo", "to all") == 2
+    assert [client.receive() for client in clients] == ["to all"] * 1000
+
+
+def test_a_connection_is_logged_when_it_opens_and_when_it_closes(site: Site) -> None:
+    session = site.log_in("john")
+    client = site.join("/ws/log?subscribe-user&publish-user&echo", session=session, channel="user:john:log")
+    client.send("hello")
+    assert client.receive() == "hello"
+    client.send_raw(b"\x88\x82\x00\x00\x00\x00\x03\xe8")
+    client.receive_close()
+    pattern = (
+        r"INFO uws4r.hub (#\d+ 127.0.0.1 john /ws/log) open\n(?s:.*)INFO uws4r.hub \1 closed: 1000 '' "
+        r"after \d+\.\d s, in 1 messages 19 bytes, out 2 messages 19 bytes\n"
+    )
+    wait_until(lambda: re.search(pattern, site.uwsgi.log), "both lines")
+
+
+@pytest.mark.parametrize("engine", ["db", "file", "signed_cookies", "cached_db"])
+def test_any_session_engine_serves(served: Callable[..., Site], engine: str, tmp_path: Path) -> None:
+    """Also the database-backed ones, which ws4redis forbade: the session is loaded in an ordinary request."""
+    settings = {
+        "SESSION_ENGINE": f"django.contrib.sessions.backends.{engine}",
+        "SESSION_FILE_PATH": str(tmp_path),
+    }
+    site = served(settings=settings)
+    session = site.log_in("mary")
+    client = site.join("/ws/foo?subscribe-user", session=session, channel="user:mary:foo")
+    site.request("POST", "/publish/", "facility=foo&audience=user&message=hi", session=session)
+    assert client.receive() == "hi"
+
+
+def test_callbacks_may_use_the_database(served: Callable[..., Site]) -> None:
+    site = served(settings={"WS4REDIS_ALLOWED_CHANNELS": "testsite.callbacks.only_members"})
+    client = site.join("/ws/foo?subscribe-broadcast", session=site.log_in("john"))
+    site.redis.client.publish("broadcast:foo", "members")
+    assert client.receive() == "members"
+    for session in (None, site.log_in("admin")):
+        with pytest.raises(Refused, match="403"):
+            site.connect("/ws/foo?subscribe-broadcast", session=session)
+    site.uwsgi.assert_healthy()
+
+
+def test_channels_that_are_not_granted_are_dropped_silently(served: Callable[..., Site]) -> None:
+    site = served(settings={"WS4REDIS_ALLOWED_CHANNELS": "testsite.callbacks.only_broadcast"})
+    client = site.join("/ws/foo?subscribe-broadcast&publish-broadcast")
+    client.send("not published")
+    client.ping()
+    assert site.redis.client.keys() == []
+    site.redis.client.publish("broadcast:foo", "received")
+    assert client.receive() == "received"
+
+
+def test_prefix_and_expiry(served: Callable[..., Site]) -> None:
+    site = served(settings={"WS4REDIS_PREFIX": "ws", "WS4REDIS_EXPIRE": 100, "WEBSOCKET_URL": "/socket/"})
+    client = site.join("/socket/foo?subscribe-broadcast&publish-broadcast&echo", channel="ws:broadcast:foo")
+    client.send("kept")
+    assert client.receive() == "kept"
+    assert 90 < site.redis.client.ttl("ws:broadcast:foo") <= 100
+    again = site.connect("/socket/foo?subscribe-broadcast")
+    assert again.receive() == "kept"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_every_stop_and_reload_closes_with_1012(served: Callable[..., Site], number: int) -> None:
+    site = served(workers=2)
+    clients = [site.connect("/ws/foo?subscribe-broadcast") for _ in range(50)]
+    for client in clients:
+        client.ping()
+    begin = time.monotonic()
+    site.uwsgi.process.process.send_signal(number)
+    for client in clients:
+        assert client.receive_close().close_code == 1012
+        client.sock.close()
+    assert time.monotonic() - begin < 2
+    if number == signal.SIGHUP:
+        wait_until(lambda: site.uwsgi.log.count("spawned uWSGI worker 2") == 2, "reloaded")
+        site.connect("/ws/foo").ping()
+    assert "Traceback" not in site.uwsgi.log
+
+
+def test_the_sites_own_atexit_still_runs(served: Callable[..., Site], tmp_path: Path) -> None:
+    script = tmp_path / "own_atexit.py"
+    script.write_text("import uwsgi\nuwsgi.atexit = lambda: print('the site says goodbye', flush=True)\n")
+    site = served(options=("--shared-import", str(script)))
+    client = site.connect("/ws/foo")
+    client.ping()
+    site.uwsgi.process.process.send_signal(signal.SIGTERM)
+    assert client.receive_close().close_code == 1012
+    wait_until(lambda: "the site says goodbye" in site.uwsgi.log, "the site's own atexit")
+
+
+def test_a_worker_killed_with_9_takes_only_its_own_clients(served: Callable[..., Site]) -> None:
+    site = served(workers=2)
+    clients = site.join_all_workers("/ws/foo?subscribe-broadcast")
+    pid = int(re.findall(r"spawned uWSGI worker 1 \(pid: (\d+)", site.uwsgi.log)[0])
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: site.redis.subscriptions("broadcast:foo") == 1, "one worker left")
+    site.redis.client.publish("broadcast:foo", "to those who are left")
+    left = [client for client in clients if not client.ended()]
+    assert 0 < len(left) < len(clients)
+    assert [client.receive() for client in left] == ["to those who are left"] * len(left)
+    for _ in range(5):
+        site.connect("/ws/foo").ping()
+
+
+# ---------------------------------------------------------------- Redis
+
+
+def test_redis_not_there_at_the_start(served: Callable[..., Site], own_redis: RedisServer) -> None:
+    own_redis_stopped = own_redis
+    site = served(redis=own_redis)
+    site.uwsgi.stop()
+    own_redis_stopped.stop()
+    port = free_port()
+    uwsgi = Uwsgi(
+        own_redis.directory,
+        ["--http-socket", f"127.0.0.1:{port}", "--module", "testsite.wsgi:application", *PLAIN],
+        site.env,
+        port,
+    )
+    try:
+        assert "Redis cannot be reached now, websockets are answered 503 until it can" in uwsgi.log
+        begin = time.monotonic()
+        with pytest.raises(Refused, match="503"):
+            connect(uwsgi.address, "/ws/foo")
+        assert 3 < time.monotonic() - begin < 8  # new clients wait up to 5 s
+        begin = time.monotonic()
+        with pytest.raises(Refused, match="503: b'The message queue cannot be reached"):
+            connect(uwsgi.address, "/ws/foo")
+        assert time.monotonic() - begin < 1
+        own_redis.start()
+        wait_until(lambda: own_redis.links(), "linked")
+        with connect(uwsgi.address, "/ws/foo?subscribe-broadcast") as client:
+            client.ping()
+            wait_until(lambda: own_redis.client.publish("broadcast:foo", "m"), "subscribed")
+            assert client.receive() == "m"
+        assert "Traceback" not in uwsgi.log
+    finally:
+        uwsgi.stop()
+
+
+def test_a_restart_of_redis_costs_no_websocket(served: Callable[..., Site], own_redis: RedisServer) -> None:
+    site = served(redis=own_redis, workers=2)
+    clients = site.join_all_workers("/ws/foo?subscribe-broadcast")
+    own_redis.stop(signal.SIGKILL)
+    own_redis.start()
+    wait_until(lambda: own_redis.subscriptions("broadcast:foo") == 2, "both workers resubscribed")
+    own_redis.client.publish("broadcast:foo", "back")
+    assert [client.receive() for client in clients] == ["back"] * len(clients)
+    assert len(own_redis.links()) == 2
+    assert "Traceback" not in site.uwsgi.log
+
+
+class FakeRedis:
+    """A server that answers every command with the same bytes."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.threads = [threading.Thread(target=self.accept)]
+        self.threads[0].start()
+
+    def accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            self.threads.append(threading.Thread(target=self.serve, args=(connection,)))
+            self.threads[-1].start()
+
+    def serve(self, connection: socket.socket) -> None:
+        with connection:
+            while connection.recv(65536):
+                connection.sendall(self.answer)
+
+    def close(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for thread in self.threads:
+            thread.join()
+
+
+@pytest.fixture(params=[b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n", b"-NOPROTO sorry\r\n"])
+def old_redis(request: pytest.FixtureRequest) -> Iterator[FakeRedis]:
+    server = FakeRedis(request.param)
+    yield server
+    server.close()
+
+
+def start_failing(tmp_path: Path, database: Path, url: str, *options: str) -> str:
+    """Start a uWSGI that must not start; return its log."""
+    port = free_port()
+    with pytest.raises(AssertionError) as caught:
+        Uwsgi(
+            tmp_path,
+            ["--module", "uws4r.wsgi:application", *options, *(("--http-socket", f"127.0.0.1:{port}"))],
+            site_env(url, database),
+            port,
+        )
+    return str(caught.value)
+
+
+def test_a_redis_before_6_is_an_error_at_the_start(tmp_path: Path, database: Path, old_redis: FakeRedis) -> None:
+    log = start_failing(tmp_path, database, f"redis://127.0.0.1:{old_redis.port}/0", *PLAIN)
+    assert "uws4r.errors.ConfigurationError: uws4r needs Redis 6 or newer" in log
+
+
+def test_disabled_threads_are_an_error_at_the_start(tmp_path: Path, database: Path, redis_server: RedisServer) -> None:
+    log = start_failing(tmp_path, database, redis_server.url, "--need-app", "--master")
+    assert "set enable-threads = true" in log
+
+
+@pytest.mark.parametrize("option", ["fastcgi-socket", "scgi-socket"])
+def test_sockets_that_cannot_be_detached_are_an_error_at_the_start(
+    tmp_path: Path, database: Path, redis_server: RedisServer, option: str
+) -> None:
+    log = start_failing(tmp_path, database, redis_server.url, *PLAIN, f"--{option}", f"127.0.0.1:{free_port()}")
+    assert f"websockets cannot be detached from {option}" in log
+    assert "https = " in log
+
+
+def test_https_socket_is_an_error_at_the_start(tmp_path: Path, database: Path, redis_server: RedisServer) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1",
+         "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    address = f"127.0.0.1:{free_port()},{certificate},{key}"
+    log = start_failing(tmp_path, database, redis_server.url, *PLAIN, "--https-socket", address)
+    assert "websockets cannot be detached from https-socket" in log
+
+
+def test_the_worker_is_full(served: Callable[..., Site]) -> None:
+    site = served(settings={"UWS4R_MAX_CONNECTIONS": 3})
+    clients = [site.connect("/ws/foo") for _ in range(3)]
+    for client in clients:
+        client.ping()
+    with pytest.raises(Refused, match="503: b'The server is full"):
+        site.connect("/ws/foo")
+    clients[0].sock.close()
+
+    def room() -> bool:
+        try:
+            return bool(site.connect("/ws/foo"))
+        except Refused:
+            return False
+
+    wait_until(room, "room again")
+
+
+def test_running_out_of_descriptors_is_503_and_not_a_crash(served: Callable[..., Site]) -> None:
+    site = served(options=("--max-fd", "160"))
+    clients: list[Client] = []
+    while True:
+        clients.append(Client(site.address))
+        response = clients[-1].request("/ws/foo?subscribe-broadcast")
+        assert response is not None
+        if response.status != 101:
+            break
+    assert response.status == 503
+    assert response.body.startswith(b"The server is full")
+    site.opened += clients
+    assert 40 < len(clients) < 100
+    wait_until(lambda: site.redis.client.publish("broadcast:foo", "m"), "subscribed")
+    assert clients[-2].receive() == "m"
+    site.uwsgi.assert_healthy()
