@@ -21,7 +21,8 @@ cdef struct Subscription:
 
 cdef struct Client:
     void *owner  # the Connection; alive as long as the hub's table holds it
-    Decoder decoder
+    Decoder *decoder  # NULL between two messages: an idle client needs none
+    size_t max_size
     const uint8_t *input  # what this turn received, in the hub's arena
     const uint8_t *input_end
     Frame **queue
@@ -68,6 +69,7 @@ cdef void client_drop_queue(Client *client, bint keep_partial) noexcept nogil
 
 
 @cython.final
+@cython.no_gc  # what it refers to never refers back
 cdef class Connection:
     cdef Client client
     cdef readonly object identity
@@ -75,4 +77,4 @@ cdef class Connection:
     cdef readonly object expire
     cdef public object attachment
     cdef public str close_reason
-    cdef int event(self)
+    cdef int event(self) except -1

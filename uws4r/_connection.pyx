@@ -13,10 +13,12 @@ from libc.string cimport memmove, memset
 from uws4r._frames cimport (
     STEP_EVENT,
     STEP_FAILED,
+    STEP_NEED,
     Frame,
     Step,
     decoder_free,
-    decoder_init,
+    decoder_idle,
+    decoder_new,
     decoder_step,
     frame_release,
     own_free,
@@ -138,6 +140,7 @@ cdef Sent client_send(Client *client) noexcept nogil:
 
 
 @cython.final
+@cython.no_gc
 cdef class Connection:
     """
     One open websocket of a client.
@@ -157,7 +160,7 @@ cdef class Connection:
         self, int fd, identity, tuple publishes, expire, size_t max_size, bint echo, bint changes, attachment
     ):
         memset(&self.client, 0, sizeof(self.client))
-        decoder_init(&self.client.decoder, max_size)
+        self.client.max_size = max_size
         self.client.owner = <void *>self
         self.client.fd = fd
         self.client.echo = echo
@@ -170,21 +173,29 @@ cdef class Connection:
 
     def __dealloc__(self):
         client_drop_queue(&self.client, False)
-        decoder_free(&self.client.decoder)
+        decoder_free(self.client.decoder)
         own_free(&self.client.own)
         free(self.client.joined)
 
     def __str__(self):
         return f"#{self.client.fd} {self.identity}"
 
-    cdef int event(self):
+    cdef int event(self) except -1:
         # Decode up to the next event of this turn's input: 1 for one, 0 for none left.
         cdef uint8_t *cursor = <uint8_t *>self.client.input
-        cdef Step step = decoder_step(&self.client.decoder, &cursor, self.client.input_end)
+        cdef Step step
+        if self.client.decoder == NULL:
+            self.client.decoder = decoder_new(self.client.max_size)
+            if self.client.decoder == NULL:
+                raise MemoryError
+        step = decoder_step(self.client.decoder, &cursor, self.client.input_end)
         self.client.input = cursor
         if step == STEP_FAILED:
             self.client.input = self.client.input_end
             raise ProtocolError(self.client.decoder.failure.decode(), self.client.decoder.failure_code)
+        if step == STEP_NEED and decoder_idle(self.client.decoder):
+            decoder_free(self.client.decoder)
+            self.client.decoder = NULL
         return step == STEP_EVENT
 
     def next_event(self):

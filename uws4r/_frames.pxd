@@ -49,8 +49,9 @@ cdef enum Step:
     STEP_FAILED = 2  # decoder.failure, .failure_code; do not call again
 
 
-cdef void decoder_init(Decoder *decoder, size_t max_size) noexcept nogil
+cdef Decoder *decoder_new(size_t max_size) noexcept nogil
 cdef void decoder_free(Decoder *decoder) noexcept nogil
+cdef bint decoder_idle(const Decoder *decoder) noexcept nogil
 cdef Step decoder_step(Decoder *decoder, uint8_t **cursor, const uint8_t *end) noexcept nogil
 
 cdef bint valid_utf8(const uint8_t *data, size_t size) noexcept nogil

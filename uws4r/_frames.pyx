@@ -9,8 +9,8 @@ their input once and call the same kernels.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcmp, memcpy
 
 from uws4r.errors import ProtocolError
 
@@ -128,13 +128,16 @@ def unmask(bytearray payload not None, bytes key not None):
 
 # ---------------------------------------------------------------- decoder (§5.2, §5.4, §5.5)
 
-cdef void decoder_init(Decoder *decoder, size_t max_size) noexcept nogil:
-    memset(decoder, 0, sizeof(Decoder))
-    decoder.max_size = max_size
-    decoder.head_need = 2
+cdef Decoder *decoder_new(size_t max_size) noexcept nogil:
+    # NULL when there is no memory.
+    cdef Decoder *decoder = <Decoder *>calloc(1, sizeof(Decoder))
+    if decoder != NULL:
+        decoder.max_size = max_size
+        decoder.head_need = 2
+    return decoder
 
 
-cdef void decoder_free(Decoder *decoder) noexcept nogil:
+cdef void drop_buffers(Decoder *decoder) noexcept nogil:
     free(decoder.message)
     free(decoder.control)
     decoder.message = NULL
@@ -142,10 +145,21 @@ cdef void decoder_free(Decoder *decoder) noexcept nogil:
     decoder.message_size = decoder.message_room = 0
 
 
+cdef void decoder_free(Decoder *decoder) noexcept nogil:
+    if decoder != NULL:
+        drop_buffers(decoder)
+        free(decoder)
+
+
+cdef bint decoder_idle(const Decoder *decoder) noexcept nogil:
+    # After STEP_NEED: between two messages, so that nothing is lost when a new one takes its place.
+    return not (decoder.head_size or decoder.in_payload or decoder.message_opcode)
+
+
 cdef Step refuse(Decoder *decoder, uint16_t code, const char *why) noexcept nogil:
     decoder.failure = why
     decoder.failure_code = code
-    decoder_free(decoder)
+    drop_buffers(decoder)
     return STEP_FAILED
 
 
@@ -328,7 +342,7 @@ cdef Step decoder_step(Decoder *decoder, uint8_t **cursor, const uint8_t *end) n
             free(decoder.control)
             decoder.control = NULL
         if not decoder.message_opcode and decoder.message != NULL:
-            free(decoder.message)  # an idle connection holds no buffer
+            free(decoder.message)
             decoder.message = NULL
             decoder.message_size = decoder.message_room = 0
     while True:
@@ -360,17 +374,19 @@ cdef class FrameDecoder:
         max_size: Bytes that a message may have, over all its fragments; one more closes with 1009.
     """
 
-    cdef Decoder decoder
+    cdef Decoder *decoder
     cdef bytearray source
     cdef size_t position
 
     def __cinit__(self, size_t max_size):
-        decoder_init(&self.decoder, max_size)
+        self.decoder = decoder_new(max_size)
+        if self.decoder == NULL:
+            raise MemoryError
         self.source = bytearray()
         self.position = 0
 
     def __dealloc__(self):
-        decoder_free(&self.decoder)
+        decoder_free(self.decoder)
 
     def feed(self, data not None):
         """Add bytes that the client sent."""
@@ -391,7 +407,7 @@ cdef class FrameDecoder:
             raise ProtocolError(self.decoder.failure.decode(), self.decoder.failure_code)
         cdef uint8_t *start = self.source
         cdef uint8_t *cursor = start + self.position
-        cdef Step step = decoder_step(&self.decoder, &cursor, start + len(self.source))
+        cdef Step step = decoder_step(self.decoder, &cursor, start + len(self.source))
         self.position = cursor - start
         if step == STEP_FAILED:
             raise ProtocolError(self.decoder.failure.decode(), self.decoder.failure_code)

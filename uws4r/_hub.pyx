@@ -108,6 +108,7 @@ cdef enum:
 
 cdef struct Listeners:
     Client **items
+    Client *only  # what ``items`` points to while one place is enough, as it is for most channels
     uint32_t count
     uint32_t room
     uint32_t changes  # how many of them want only changes
@@ -129,6 +130,7 @@ cdef uint64_t milliseconds() noexcept nogil:
 
 
 @cython.final
+@cython.no_gc
 cdef class Channel:
     """
     A Redis channel that this worker is subscribed to, and its listeners.
@@ -143,12 +145,15 @@ cdef class Channel:
 
     def __cinit__(self, bytes name not None, facility):
         memset(&self.listeners, 0, sizeof(Listeners))
+        self.listeners.items = &self.listeners.only
+        self.listeners.room = 1
         self.name = name
         self.facility = facility
         self.interest = 0
 
     def __dealloc__(self):
-        free(self.listeners.items)
+        if self.listeners.items != &self.listeners.only:
+            free(self.listeners.items)
 
     def __len__(self):
         return self.listeners.count
@@ -473,8 +478,13 @@ cdef class Loop:
         client.joined = joined
         cdef Client **larger
         if listeners.count == listeners.room:
-            room = listeners.room * 2 if listeners.room else 1
-            larger = <Client **>realloc(listeners.items, room * sizeof(Client *))
+            room = listeners.room * 2
+            if listeners.items == &listeners.only:
+                larger = <Client **>malloc(room * sizeof(Client *))
+                if larger != NULL:
+                    larger[0] = listeners.only
+            else:
+                larger = <Client **>realloc(listeners.items, room * sizeof(Client *))
             if larger == NULL:
                 raise MemoryError
             listeners.items = larger

@@ -9,6 +9,7 @@ import logging
 import re
 from functools import lru_cache
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -53,12 +54,16 @@ def build_request(environ: dict[str, Any]) -> HttpRequest:
 
 def attach_session_and_user(request: HttpRequest) -> None:
     """Do what Django's session and authentication middlewares do for a view."""
-    store = import_module(settings.SESSION_ENGINE).SessionStore
-    request.session = SimpleLazyObject(lambda: _load_session(store(request.COOKIES.get(settings.SESSION_COOKIE_NAME))))
-    request.user = SimpleLazyObject(lambda: get_user(request))
+    key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    session = SimpleLazyObject(lambda: _load_session(key))
+    request.session = session
+    # get_user() asks for nothing but the session. The request itself would close a circle, and tens of
+    # thousands of them would wait for the garbage collector.
+    request.user = SimpleLazyObject(lambda: get_user(SimpleNamespace(session=session)))
 
 
-def _load_session(session: Any) -> Any:
+def _load_session(key: str | None) -> Any:
+    session = import_module(settings.SESSION_ENGINE).SessionStore(key)
     # Loading makes the store forget a key that it does not know: what a client claims is no session.
     session.get("")
     return session

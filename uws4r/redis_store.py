@@ -23,32 +23,32 @@ __all__ = ["SELF", "RedisMessage", "RedisStore", "link_connection", "redis_clien
 
 SOCKET_TIMEOUT = 5.0  # seconds until a publisher gives up, unless WS4REDIS_CONNECTION says otherwise
 
-_pools: dict[str, redis.ConnectionPool] = {}
-_pools_lock = threading.Lock()
+_clients: dict[str, redis.Redis] = {}  # by setting; a client is safe to share between threads
+_clients_lock = threading.Lock()
 
 
-def _make_pool() -> redis.ConnectionPool:
+def _make_client() -> redis.Redis:
     configured = conf.WS4REDIS_CONNECTION
     defaults = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": SOCKET_TIMEOUT}
     if isinstance(configured, str):
-        return redis.Redis.from_url(configured, **defaults).connection_pool
+        return redis.Redis.from_url(configured, **defaults)
     # Payloads are bytes; a site that set decode_responses for its own clients means no harm.
-    return redis.Redis(**{**defaults, **configured, "decode_responses": False}).connection_pool
+    return redis.Redis(**{**defaults, **configured, "decode_responses": False})
 
 
 def redis_client() -> redis.Redis:
-    """Return a client of this process's pool for the present ``WS4REDIS_CONNECTION``."""
+    """Return this process's client for the present ``WS4REDIS_CONNECTION``, with a pool of its own."""
     key = repr(conf.WS4REDIS_CONNECTION)
-    pool = _pools.get(key)
-    if pool is None:
-        with _pools_lock:
-            pool = _pools.get(key) or _pools.setdefault(key, _make_pool())
-    return redis.Redis(connection_pool=pool)
+    client = _clients.get(key)
+    if client is None:
+        with _clients_lock:
+            client = _clients.get(key) or _clients.setdefault(key, _make_client())
+    return client
 
 
 def link_connection() -> Connection:
     """Return an unconnected connection for a hub's link: RESP3, no retries of its own."""
-    pool = _make_pool()
+    pool = _make_client().connection_pool
     # redis-py's maintenance notifications are pushes that nobody here would read.
     arguments = {name: value for name, value in pool.connection_kwargs.items() if "maint" not in name}
     arguments.update(protocol=3, client_name="uws4r", retry=Retry(NoBackoff(), 0), health_check_interval=0)

@@ -1,0 +1,1 @@
+"""What uws4r costs and how fast it is: ``./build.sh bench``."""

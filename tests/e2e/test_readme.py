@@ -1,0 +1,129 @@
+"""Every command of the README, run."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import ROOT, Process, RedisServer, Uwsgi, free_port, wait_until
+from tests.support.wire import connect
+
+pytestmark = pytest.mark.e2e
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_two_commands_are_those_of_build_sh() -> None:
+    assert "./build.sh run" in blocks("sh")[0]
+    assert "./build.sh test" in blocks("sh")[0]
+    usage = subprocess.run(["./build.sh"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for verb in re.findall(r"\./build\.sh (\w+)", README):
+        assert re.search(rf"^  {verb}\b", usage, re.MULTILINE), verb
+    assert "./build.sh test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_an_unknown_verb_is_an_error() -> None:
+    done = subprocess.run(["./build.sh", "tset"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "unknown verb: tset" in done.stderr
+
+
+def processes_of(directory: str) -> list[str]:
+    """Command lines of the processes whose environment names ``directory``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if directory.encode() in (entry / "environ").read_bytes():
+                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:
+                pass  # it has just ended, or is not ours
+    return found
+
+
+def test_build_sh_run_serves_the_chat_and_ends_what_it_started(tmp_path: Path) -> None:
+    port = free_port()
+    mark = f"UWS4R_TEST_MARK={tmp_path}"
+    env = {
+        "UWS4R_PORT": str(port),
+        "CHAT_DATABASE": str(tmp_path / "chat.sqlite3"),
+        "UWS4R_TEST_MARK": str(tmp_path),
+        "PYTHONDEVMODE": "",
+        "PYTHONPATH": "",
+    }
+    for name in ("DJANGO_SETTINGS_MODULE",):
+        os.environ.pop(name, None)
+    process = Process([ROOT / "build.sh", "run"], tmp_path / "run.log", env)
+    process.wait_ready(lambda: f"http://localhost:{port}/" in process.log, timeout=60)
+    page = urllib.request.urlopen(f"http://localhost:{port}/").read().decode()
+    assert "/ws/lobby?subscribe-broadcast&publish-broadcast&echo" in page
+    path = "/ws/lobby?subscribe-broadcast&publish-broadcast&echo"
+    origin: dict[str, str | None] = {"Host": f"localhost:{port}", "Origin": f"http://localhost:{port}"}
+    with connect(("127.0.0.1", port), path, origin) as one, connect(("127.0.0.1", port), path, origin) as two:
+        message = json.dumps({"from": "one", "text": "hello"})
+        one.send(message)
+        assert one.receive() == message
+        assert two.receive() == message
+    assert len(processes_of(mark)) > 4
+    assert process.stop(signal.SIGINT) == 0, process.log
+    wait_until(lambda: processes_of(mark) == [], "everything has ended")
+    assert "Traceback" not in process.log
+
+
+def test_a_port_that_is_taken_is_a_clear_error(tmp_path: Path, redis_server: RedisServer) -> None:
+    process = Process(
+        [ROOT / "build.sh", "run"], tmp_path / "run.log", {"UWS4R_PORT": str(redis_server.port), "PYTHONDEVMODE": ""}
+    )
+    assert process.process.wait(60) == 1
+    assert f"port {redis_server.port} is not free" in process.log
+
+
+def test_adding_it_to_a_site_as_the_readme_says(tmp_path: Path, redis_server: RedisServer) -> None:
+    """A newcomer's way: startproject, then what the README's blocks say, then the command it prints."""
+    redis_server.client.flushall()
+    env = {name: value for name, value in os.environ.items() if name not in ("DJANGO_SETTINGS_MODULE", "PYTHONPATH")}
+    subprocess.run([sys.executable, "-m", "django", "startproject", "mysite", str(tmp_path)], env=env, check=True)
+    settings, wsgi, view = blocks("python")
+    settings = settings.replace("redis://localhost:6379/0", redis_server.url)
+    with (tmp_path / "mysite" / "settings.py").open("a") as file:
+        file.write(settings + '\nALLOWED_HOSTS = ["localhost"]\n')
+    (tmp_path / "mysite" / "wsgi.py").write_text(wsgi)
+    (tmp_path / "mysite" / "urls.py").write_text(view)
+    command = re.findall(r"^uwsgi (.*)$", "\n".join(blocks("sh")), re.MULTILINE)[0]
+    port = free_port()
+    assert ":8000" in command
+    options = command.replace(":8000", f"127.0.0.1:{port}").split()
+    uwsgi = Uwsgi(tmp_path, ["--chdir", tmp_path, "--virtualenv", sys.prefix, *options], {"PYTHONDEVMODE": ""}, port)
+    try:
+        script = blocks("html")[0]
+        path = re.findall(r"/ws/[\w?&=-]+", script)[0]
+        with connect(uwsgi.address, path) as client:
+            wait_until(lambda: redis_server.subscriptions("broadcast:news"), "subscribed")
+            urllib.request.urlopen(f"http://localhost:{port}/hello/").read()
+            assert client.receive() == "hello, everybody"
+        uwsgi.assert_healthy()
+    finally:
+        uwsgi.stop()
+
+
+def test_the_map_of_the_tree_is_true() -> None:
+    for path in re.findall(r"^\| `([^`]+)`", README, re.MULTILINE):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_shell_files_are_well_formed() -> None:
+    assert shutil.which("bash")
+    for name in ("build.sh", ".ci/run"):
+        subprocess.run(["bash", "-n", name], cwd=ROOT, check=True)
+        assert os.access(ROOT / name, os.X_OK)
