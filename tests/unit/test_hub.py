@@ -86,6 +86,14 @@ class Bench:
         self.thread.join(5)
 
 
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis with no links but those of the hubs here."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.close()
+
+
 @pytest.fixture
 def make(redis_server: RedisServer) -> Iterator[Callable[..., Bench]]:
     benches: list[Bench] = []
