@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import django
 import pytest
 
 from tests.support.servers import RedisServer
@@ -79,4 +80,6 @@ def served(tmp_path: Path, database: Path, redis_server: RedisServer) -> Iterato
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "testsite.settings")
+    os.environ["DJANGO_SETTINGS_MODULE"] = "testsite.settings"
+    django.setup()
+    del os.environ["DJANGO_SETTINGS_MODULE"]  # the servers of the tests get theirs from the fixtures

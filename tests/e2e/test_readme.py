@@ -62,8 +62,6 @@ def test_build_sh_run_serves_the_chat_and_ends_what_it_started(tmp_path: Path) -
         "PYTHONDEVMODE": "",
         "PYTHONPATH": "",
     }
-    for name in ("DJANGO_SETTINGS_MODULE",):
-        os.environ.pop(name, None)
     process = Process([ROOT / "build.sh", "run"], tmp_path / "run.log", env)
     process.wait_ready(lambda: f"http://localhost:{port}/" in process.log, timeout=60)
     page = urllib.request.urlopen(f"http://localhost:{port}/").read().decode()
