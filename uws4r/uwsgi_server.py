@@ -35,6 +35,10 @@ UNUSABLE_SOCKETS = (
 )
 
 
+# Loops of uWSGI that own the worker's thread, or make threads out of greenlets.
+UNSUPPORTED_ENGINES = ("gevent", "async", "asyncio", "tornado", "gevent-monkey-patch")
+
+
 def _option(name: str) -> Any:
     for key in (name, name.encode()):
         if key in uwsgi.opt:
@@ -51,6 +55,9 @@ def check_server() -> None:
     """
     if uwsgi is None:
         return
+    for name in UNSUPPORTED_ENGINES:
+        if _option(name) is not None:
+            raise ConfigurationError(f"uws4r's hub runs in a thread, which {name} = … would starve: leave it out")
     if not _option("enable-threads") and not _option("threads"):
         raise ConfigurationError("uws4r's hub runs in a thread of its own: set enable-threads = true for this uWSGI")
     for name in UNUSABLE_SOCKETS:

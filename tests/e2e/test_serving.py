@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.servers import RedisServer, Uwsgi, free_port, wait_until
 from tests.support.site import PLAIN, Site, site_env
-from tests.support.wire import Client, Refused, connect
+from tests.support.wire import Client, Refused, close_frame, connect
 
 pytestmark = pytest.mark.e2e
 
@@ -66,6 +66,51 @@ def test_callbacks_may_use_the_database(served: Callable[..., Site]) -> None:
     for session in (None, site.log_in("admin")):
         with pytest.raises(Refused, match="403"):
             site.connect("/ws/foo?subscribe-broadcast", session=session)
+    site.uwsgi.assert_healthy()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("--threads", "4"), id="request threads"),
+        pytest.param(("--lazy-apps",), id="lazy-apps"),
+        pytest.param(("--thunder-lock", "--reuse-port"), id="reuse-port"),
+    ],
+)
+def test_ways_to_run_workers(served: Callable[..., Site], options: tuple[str, ...]) -> None:
+    site = served(workers=2, options=options)
+    talk(site)
+
+
+def test_behind_uwsgis_own_router(tmp_path: Path, redis_server: RedisServer, database: Path) -> None:
+    redis_server.client.flushall()
+    port = free_port()
+    env = site_env(redis_server.url, database)
+    uwsgi = Uwsgi(
+        tmp_path,
+        ["--http", f"127.0.0.1:{port}", "--http-websockets", "--module", "testsite.wsgi:application", *PLAIN],
+        env,
+        port,
+    )
+    site = Site(redis_server, env, uwsgi.address, uwsgi)
+    try:
+        talk(site)
+    finally:
+        site.close_clients()
+        uwsgi.stop()
+
+
+def talk(site: Site) -> None:
+    """Two clients hear each other and the site, in all sizes."""
+    one, two = (site.join("/ws/foo?subscribe-broadcast&publish-broadcast&echo") for _ in range(2))
+    for message in ("short", "x" * 70_000, b"\xff" * 300):
+        one.send(message)
+        assert one.receive() == two.receive() == message
+    site.request("POST", "/publish/", "facility=foo&audience=broadcast&message=from+a+view")
+    assert one.receive() == two.receive() == "from a view"
+    one.send_raw(close_frame(1000))
+    assert one.receive_close().close_code == 1000
+    assert one.ended()
     site.uwsgi.assert_healthy()
 
 
@@ -239,6 +284,14 @@ def test_a_redis_before_6_is_an_error_at_the_start(tmp_path: Path, database: Pat
 def test_disabled_threads_are_an_error_at_the_start(tmp_path: Path, database: Path, redis_server: RedisServer) -> None:
     log = start_failing(tmp_path, database, redis_server.url, "--need-app", "--master")
     assert "set enable-threads = true" in log
+
+
+@pytest.mark.parametrize("option", ["--gevent=10", "--async=10"])
+def test_engines_that_starve_threads_are_an_error_at_the_start(
+    tmp_path: Path, database: Path, redis_server: RedisServer, option: str
+) -> None:
+    log = start_failing(tmp_path, database, redis_server.url, *PLAIN, option)
+    assert "uws4r's hub runs in a thread" in log
 
 
 @pytest.mark.parametrize("option", ["fastcgi-socket", "scgi-socket"])

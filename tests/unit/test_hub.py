@@ -4,6 +4,7 @@ import itertools
 import logging
 import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -543,6 +544,29 @@ def test_when_the_buffer_is_full_the_client_is_told(make: Callable[..., Bench], 
         sender.send(f"{i}")
     assert sender.receive_close().close_code == 1013
     own_redis.start()
+
+
+def test_publishes_that_redis_cannot_have_seen_go_out_on_the_next_link(
+    make: Callable[..., Bench], own_redis: RedisServer
+) -> None:
+    """Those that were written and not answered are counted as lost; the others come, once and in order."""
+    bench = make(own_redis, max_queue=1 << 26)
+    reader = bench.join("broadcast:f")
+    sender = bench.join(publish=("broadcast:f",))
+    assert own_redis.process is not None
+    own_redis.process.process.send_signal(signal.SIGSTOP)
+    for i in range(200):
+        sender.send(f"{i:03d}" + "x" * 60_000)
+    sender.ping()
+    assert bench.call(lambda: len(bench.hub._waiting)) > 0
+    own_redis.stop(signal.SIGKILL)
+    own_redis.start()
+    received = [int(str(reader.receive())[:3])]
+    while received[-1] != 199:
+        received.append(int(str(reader.receive())[:3]))
+    assert received == list(range(bench.hub.lost_publishes, 200))
+    assert 0 < bench.hub.lost_publishes < 150
+    assert reader.ping() == []
 
 
 def test_expected_copies_die_with_the_link(make: Callable[..., Bench], own_redis: RedisServer) -> None:
