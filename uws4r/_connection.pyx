@@ -227,6 +227,16 @@ cdef class Connection:
         return self.client.state == OPEN or self.client.state == CLOSING
 
     @property
+    def lingers(self):
+        """Whether only the end is awaited: of the flush, and of the client's side."""
+        return self.client.state == LINGERING
+
+    @property
+    def answered(self):
+        """Whether the client's close frame has come."""
+        return bool(self.client.answered)
+
+    @property
     def is_gone(self):
         """Whether the descriptor is closed."""
         return self.client.state == GONE

@@ -415,6 +415,11 @@ cdef class Loop:
         if opcode == TEXT or opcode == BINARY:
             connection.client.messages_out += 1
 
+    def mark_dirty(self, Connection connection not None):
+        """Try in this turn's flush to send what waits for the connection."""
+        if not self.mark(&connection.client):
+            raise MemoryError
+
     def discard(self, Connection connection not None):
         """Forget what waits for a connection, but for the rest of a frame that is out in part."""
         client_drop_queue(&connection.client, True)
@@ -722,12 +727,6 @@ cdef class Loop:
     def slow(self, Connection connection not None):
         """Whether more waits for the connection than may."""
         return bool(self.is_slow(&connection.client))
-
-    def lingers(self, Connection connection not None):
-        """Return None for a connection that is not lingering, else whether its client's close frame is here."""
-        if connection.client.state != LINGERING:
-            return None
-        return bool(connection.client.answered)
 
     cdef void want_writable(self, Client *client, bint wanted) noexcept nogil:
         cdef epoll_event event

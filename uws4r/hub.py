@@ -92,6 +92,7 @@ class Hub:
         self.lost_publishes = 0  # messages of clients that a broken link swallowed
         self._redis = redis
         self._commands: deque[Callable[[], None]] = deque()
+        self._arrivals: deque[Attachment] = deque()
         self._calls: list[tuple[float, int, Callable[[], None]]] = []  # a heap: when, tie-break, what
         self._numbers = count(1)
         self._attempts = 0
@@ -109,7 +110,10 @@ class Hub:
 
     def attach(self, attachment: Attachment) -> None:
         """Take over a websocket whose 101 is out."""
-        self.call_soon(lambda: self._attach(attachment))
+        self._arrivals.append(attachment)
+        self.loop.wake()
+        if self.stopped.is_set():
+            self._turn_away()
 
     def stop(self, timeout: float = 2.0) -> None:
         """Close every connection with 1012 and end; waits for that, at most ``timeout`` seconds."""
@@ -139,9 +143,8 @@ class Hub:
             block: Wait for something to do; False where an engine has waited for :meth:`fileno`.
         """
         loop = self.loop
-        loop.wait(block and not self._more and not self._commands)
-        if self._commands:
-            self._run_commands()
+        loop.wait(block and not self._more and not self._commands and not self._arrivals)
+        self._run_commands()
         if self.link is not None and (loop.link_ready or self._more):
             self._read_link()
         for connection in loop.received_from():
@@ -158,6 +161,8 @@ class Hub:
     def _run_commands(self) -> None:
         for _ in range(len(self._commands)):
             self._commands.popleft()()
+        for _ in range(len(self._arrivals)):
+            self._attach(self._arrivals.popleft())
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
         """Have something called after so many seconds, by the hub's thread."""
@@ -213,6 +218,10 @@ class Hub:
             logger.error("%s cannot be watched: %s", connection, error)
             os.close(attachment.fd)
             return
+        self._guarded(self._welcome, connection)
+
+    def _welcome(self, connection: Connection) -> None:
+        attachment = connection.attachment
         logger.info("%s open", connection)
         if self.options.ping_interval:
             self.loop.set_timer(connection, self.options.ping_interval)
@@ -270,7 +279,9 @@ class Hub:
                     self._message(connection, payload, opcode == Opcode.TEXT)
         except ProtocolError as error:
             self._fail(connection, error.close_code, str(error))
-        if connection.ended:
+        if connection.ended and connection.queued:
+            self.loop.mark_dirty(connection)  # one try to get our close frame out; then the flush reports it
+        elif connection.ended:
             self._drop(connection)
 
     def _message(self, connection: Connection, payload: bytes, text: bool) -> None:
@@ -332,11 +343,15 @@ class Hub:
         """The loop met trouble with a connection, or has flushed one that lingers."""
         if connection.is_gone:
             return
-        lingers = self.loop.lingers(connection)
-        if connection.ended or lingers:
+        if connection.ended:
             self._drop(connection)
-        elif lingers is not None:
-            self.loop.half_close(connection)
+        elif connection.lingers:
+            if connection.queued:
+                pass  # its timer ends it
+            elif connection.answered:
+                self._drop(connection)
+            else:
+                self.loop.half_close(connection)
         elif self.loop.slow(connection):
             logger.warning("%s is slow: %d bytes wait for it", connection, connection.queued)
             self.loop.discard(connection)
@@ -558,6 +573,15 @@ class Hub:
             self.loop.unwatch_link()
             link.close("the worker stops")
         self.stopped.set()
+        self._turn_away()
+
+    def _turn_away(self) -> None:
+        """Close what was attached too late; its client finds out by the end of its connection."""
+        while self._arrivals:
+            try:
+                os.close(self._arrivals.popleft().fd)
+            except IndexError:
+                return  # another thread was faster
 
     def crash(self) -> None:
         """After an error that nothing else caught: close all clients, so that they come back to a new hub."""

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -39,10 +40,10 @@ class Bench:
             host="127.0.0.1", port=self.server.port, protocol=3, client_name="uws4r", retry=Retry(NoBackoff(), 0)
         )
 
-    def call(self, function: Callable[[], object]) -> object:
+    def call(self, function: Callable[[], Any]) -> Any:
         """Something done by the hub's thread."""
         done = threading.Event()
-        results: list[object] = []
+        results: list[Any] = []
 
         def run() -> None:
             results.append(function())
@@ -389,6 +390,43 @@ def test_every_end_has_its_close_code(make: Callable[..., Bench], sent: bytes, c
     bench.redis.publish("broadcast:f", "still here")
     assert other.receive() == "still here"
     wait_until(lambda: bench.call(lambda: len(bench.hub.loop.connections)) == 1, "closed")
+
+
+@pytest.mark.parametrize("sent", [close_frame(1000), b"\x81\x02hi"])
+def test_a_client_that_half_closes_at_once_still_gets_its_close_frame(bench: Bench, sent: bytes) -> None:
+    client = bench.join("broadcast:f")
+    client.send_raw(sent)
+    client.sock.shutdown(socket.SHUT_WR)
+    assert client.receive_close().close_code in (1000, 1002)
+    assert client.ended()
+
+
+def test_a_stop_reaches_a_client_behind_a_full_queue(make: Callable[..., Bench]) -> None:
+    bench = make(max_queue=1_000_000)
+    client = bench.join("broadcast:f")
+
+    def queued_after(size: int) -> int:
+        before = bench.hub.loop.sent
+        bench.redis.publish("broadcast:f", "x" * size)
+        wait_until(lambda: bench.hub.loop.sent > before, "queued")
+        return bench.call(lambda: sum(c.queued for c in bench.hub.loop.connections))
+
+    while (queued := queued_after(50_000)) < 900_000:
+        pass
+    assert queued_after(1_000_000 - queued - 15) > 1_000_000 - 23  # no room for a close frame
+    stopper = threading.Thread(target=bench.hub.stop)
+    stopper.start()
+    while (frame := client.frame()).opcode == TEXT:
+        pass
+    assert frame.close_code == 1012
+    assert client.ended()
+    stopper.join()
+
+
+def test_what_is_attached_too_late_is_closed(bench: Bench) -> None:
+    bench.hub.stop()
+    client = bench.open("broadcast:f")
+    assert client.ended()
 
 
 def test_what_came_before_the_mistake_is_published(bench: Bench) -> None:
