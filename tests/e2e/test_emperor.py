@@ -96,13 +96,17 @@ def test_a_vassal_that_reloads_says_1012_and_the_next_client_is_served(emperor: 
     emperor.join("/ws/foo?subscribe-broadcast")
 
 
-def test_ctrl_c_ends_everything_and_says_1012(redis_server: RedisServer, database: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_of_the_emperor_says_1012_and_ends_everything(
+    redis_server: RedisServer, database: Path, number: int
+) -> None:
     with tempfile.TemporaryDirectory(prefix="uws4r-") as directory:
         site = emperor_at(Path(directory), redis_server, database)
-        client = site.join("/ws/foo?subscribe-broadcast")
-        site.uwsgi.process.process.send_signal(signal.SIGINT)
-        assert client.receive_close().close_code == 1012
-        client.sock.close()
+        clients = [site.join("/ws/foo?subscribe-broadcast") for _ in range(20)]
+        site.uwsgi.process.process.send_signal(number)
+        for client in clients:
+            assert client.receive_close().close_code == 1012
+            client.sock.close()
         assert site.uwsgi.stop() == 0
         assert list((Path(directory) / "run").iterdir()) == []  # the sockets are gone
 

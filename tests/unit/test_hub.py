@@ -620,6 +620,7 @@ def test_expected_copies_die_with_the_link(make: Callable[..., Bench], own_redis
     assert sender.receive() == "mine"
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the child only closes and exits
 def test_a_forked_child_lets_go_and_the_parent_goes_on(bench: Bench) -> None:
     client = bench.join("broadcast:f")
     child = os.fork()
