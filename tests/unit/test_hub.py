@@ -153,41 +153,40 @@ class Torrent:
         return self.sent
 
 
+def join_during(bench: Bench, torrent: Torrent, names: list[str], count: int) -> tuple[list[list[str]], int]:
+    """Open clients one after the other during a torrent; return what each received, up to its last number."""
+    clients: list[Client] = []
+    received: list[list[Any]] = []
+    try:
+        wait_until(lambda: torrent.sent > 10, "publishing")
+        for _ in range(count):
+            clients.append(bench.open(*names))
+            received.append(clients[-1].ping())
+    finally:
+        last = torrent.stop()
+    for client, messages in zip(clients, received, strict=True):
+        missing = {f"{name} {last}" for name in names} if not torrent.together else {f"{last}"}
+        while not missing <= set(messages):
+            messages.append(client.receive())
+        messages += client.ping()
+    return received, last
+
+
 @pytest.mark.parametrize("names", [["broadcast:f"], ["broadcast:f", "user:john:f", "group:chatters:f"]])
 def test_the_cut_is_clean_under_a_publisher_that_never_pauses(bench: Bench, names: list[str]) -> None:
     """From its first message on, a client gets every number once, in order: no gap, no duplicate."""
-    torrent = Torrent(bench, names, together=True)
-    try:
-        wait_until(lambda: torrent.sent > 10, "publishing")
-        clients = []
-        for _ in range(150):
-            clients.append(bench.open(*names))
-            clients[-1].ping()
-    finally:
-        last = torrent.stop()
-    for client in clients:
-        first = int(client.receive())
-        assert [int(client.receive()) for _ in range(first, last)] == list(range(first + 1, last + 1))
-        assert client.ping() == []
+    received, last = join_during(bench, Torrent(bench, names, together=True), names, 150)
+    for messages in received:
+        numbers = [int(message) for message in messages]
+        assert numbers == list(range(numbers[0], last + 1))
 
 
 def test_the_cut_is_clean_for_each_of_several_channels(bench: Bench) -> None:
     names = ["broadcast:f", "user:john:f"]
-    torrent = Torrent(bench, names, together=False)
-    try:
-        wait_until(lambda: torrent.sent > 10, "publishing")
-        clients = []
-        for _ in range(100):
-            clients.append(bench.open(*names))
-            clients[-1].ping()
-    finally:
-        last = torrent.stop()
-    for client in clients:
-        seen: dict[str, list[int]] = {name: [] for name in names}
-        while any(not numbers or numbers[-1] < last for numbers in seen.values()):
-            name, number = str(client.receive()).split()
-            seen[name].append(int(number))
-        for numbers in seen.values():
+    received, last = join_during(bench, Torrent(bench, names, together=False), names, 100)
+    for messages in received:
+        for name in names:
+            numbers = [int(message.split()[1]) for message in messages if message.startswith(name)]
             assert numbers == list(range(numbers[0], last + 1))
 
 
