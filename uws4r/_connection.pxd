@@ -51,6 +51,7 @@ cdef struct Client:
     bint echo
     bint changes
     bint writing          # EPOLLOUT is on
+    bint paused           # nothing is received: what it has sent waits for the link
     bint half_closed
     bint pinged           # an unanswered ping is out
     bint ended            # end of input, or an error of the socket

@@ -69,6 +69,7 @@ cdef struct Expected:
 
 cdef struct OwnCopies:
     Expected *items
+    uint32_t first
     uint32_t count
     uint32_t room
 

@@ -10,7 +10,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memmove
 
 from uws4r.errors import ProtocolError
 
@@ -590,52 +590,58 @@ cdef uint64_t digest_of(bytes payload, bint text):
 
 cdef bint own_expect(OwnCopies *own, void *channel, uint64_t digest, uint64_t publish) noexcept nogil:
     cdef Expected *larger
+    cdef Expected *new
     cdef uint32_t room
-    if own.count == own.room:
-        room = own.room * 2 if own.room else 2
-        larger = <Expected *>realloc(own.items, room * sizeof(Expected))
-        if larger == NULL:
-            return False
-        own.items = larger
-        own.room = room
-    own.items[own.count].channel = channel
-    own.items[own.count].digest = digest
-    own.items[own.count].publish = publish
+    if own.first + own.count == own.room:
+        if own.first:
+            memmove(own.items, own.items + own.first, own.count * sizeof(Expected))
+            own.first = 0
+        else:
+            room = own.room * 2 if own.room else 2
+            larger = <Expected *>realloc(own.items, room * sizeof(Expected))
+            if larger == NULL:
+                return False
+            own.items = larger
+            own.room = room
+    new = &own.items[own.first + own.count]
+    new.channel = channel
+    new.digest = digest
+    new.publish = publish
     own.count += 1
     return True
 
 
 cdef bint own_take(OwnCopies *own, void *channel, uint64_t digest) noexcept nogil:
-    # Use up the oldest expected copy that matches. Expected copies live for one round trip
-    # to Redis and are published in order, so the match is nearly always the first.
-    cdef uint32_t i, j
+    # Use up the oldest expected copy that matches. Redis works through publishes in order,
+    # so that is the very first, unless a copy has gone astray.
+    cdef Expected *oldest = own.items + own.first
+    cdef uint32_t i
     for i in range(own.count):
-        if own.items[i].channel == channel and own.items[i].digest == digest:
+        if oldest[i].channel == channel and oldest[i].digest == digest:
             own.count -= 1
-            for j in range(i, own.count):
-                own.items[j] = own.items[j + 1]
             if own.count == 0:
                 own_free(own)
+            elif i == 0:
+                own.first += 1
+            else:
+                memmove(oldest + i, oldest + i + 1, (own.count - i) * sizeof(Expected))
             return True
     return False
 
 
 cdef void own_forget(OwnCopies *own, uint64_t publish) noexcept nogil:
     # Drop what the publishes up to and including this one still expect.
-    cdef uint32_t i, kept = 0
-    for i in range(own.count):
-        if own.items[i].publish > publish:
-            own.items[kept] = own.items[i]
-            kept += 1
-    own.count = kept
-    if kept == 0:
+    while own.count and own.items[own.first].publish <= publish:
+        own.first += 1
+        own.count -= 1
+    if own.count == 0:
         own_free(own)
 
 
 cdef void own_free(OwnCopies *own) noexcept nogil:
     free(own.items)
     own.items = NULL
-    own.count = own.room = 0
+    own.first = own.count = own.room = 0
 
 
 # Seconds between two copies of one publish; more and they are two messages with equal bytes.
@@ -648,7 +654,8 @@ cdef class Runs:
     Numbers the pushes of the link so that the copies of one publish share a number (rule "copies").
 
     A publish to several channels makes pushes that are neighbours: same bytes, different channels
-    of one facility. Anything between them ends the run.
+    of one facility. Anything between them ends the run. Times are those of reading: of two publishes
+    of equal bytes that wait in the link together, nobody can tell that they were two.
     """
 
     def __cinit__(self):

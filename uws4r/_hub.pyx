@@ -607,6 +607,8 @@ cdef class Loop:
         self.delivery_count = 0
 
     cdef void deliver(self, Client *client, Delivery *delivery) noexcept nogil:
+        # Asked first: it also notes the message, whatever withholds it.
+        cdef bint fresh = not client.changes or self.changed(client, delivery)
         if client.own.count and own_take(&client.own, delivery.channel, delivery.digest):
             self.expecting -= 1
             self.withheld += 1
@@ -614,7 +616,7 @@ cdef class Loop:
         if client.last_run == delivery.run:
             self.withheld += 1
             return
-        if client.changes and not self.changed(client, delivery):
+        if not fresh:
             self.withheld += 1
             return
         if not self.queue(client, delivery.frame):
@@ -661,6 +663,7 @@ cdef class Loop:
         cdef Client *client = &connection.client
         cdef uint64_t digest = digest_of(payload, text)
         cdef Channel channel
+        self.settle()  # what came before the publish is no copy of it
         for channel in channels:
             if not own_expect(&client.own, <void *>channel, digest, publish):
                 raise MemoryError
@@ -729,12 +732,22 @@ cdef class Loop:
         return bool(self.is_slow(&connection.client))
 
     cdef void want_writable(self, Client *client, bint wanted) noexcept nogil:
-        cdef epoll_event event
         if client.writing != wanted:
             client.writing = wanted
-            event.events = EPOLLIN | EPOLLOUT if wanted else EPOLLIN
-            event.data.ptr = client
-            epoll_ctl(self.epoll, EPOLL_CTL_MOD, client.fd, &event)
+            self.rearm(client)
+
+    cdef void rearm(self, Client *client) noexcept nogil:
+        cdef epoll_event event
+        event.events = (0 if client.paused else EPOLLIN) | (EPOLLOUT if client.writing else 0)
+        event.data.ptr = client
+        epoll_ctl(self.epoll, EPOLL_CTL_MOD, client.fd, &event)
+
+    def pause(self, Connection connection not None, bint paused):
+        """Receive nothing from the connection until further notice, or again; its own TCP makes it wait."""
+        if connection.client.state != GONE and connection.client.paused != paused:
+            connection.client.paused = paused
+            connection.client.heard = milliseconds()  # a silence that we imposed does not count
+            self.rearm(&connection.client)
 
     # ------------------------------------------------------------ the link's descriptor
 

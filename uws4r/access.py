@@ -38,7 +38,10 @@ def build_request(environ: dict[str, Any]) -> HttpRequest:
     Raises:
         HandshakeError: 404 for a path outside ``WEBSOCKET_URL``, 400 for a facility that cannot be a name.
     """
-    request = WSGIRequest(environ)
+    try:
+        request = WSGIRequest(environ)
+    except ValueError as error:  # a Content-Type that Django chokes on
+        raise HandshakeError("The request is not acceptable") from error
     if not request.path_info.startswith(conf.WEBSOCKET_URL):
         raise HandshakeError(f"Websockets are at {conf.WEBSOCKET_URL} here, and nothing else is", status=404)
     facility = facility_of(request.path_info)
@@ -145,5 +148,5 @@ def identify(request: HttpRequest) -> str:
     # An unevaluated user would cost a query, for a line in the log.
     known = user is not None and not (isinstance(user, LazyObject) and user._wrapped.__class__ is object)
     if known and user.is_authenticated:
-        name = quote(user.get_username(), safe="@+")
+        name = quote(str(user.get_username()), safe="@+")
     return f"{request.META.get('REMOTE_ADDR') or 'unix'} {name} {path}"

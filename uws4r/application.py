@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 from http.client import responses
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.core.signals import request_finished, request_started
 
 from uws4r import access
 from uws4r._frames import is_text
 from uws4r.conf import conf
-from uws4r.errors import HandshakeError
+from uws4r.errors import ConfigurationError, HandshakeError
 from uws4r.handshake import accept_headers, check_handshake, choose_protocol
 from uws4r.hub import Attachment, Hub
 from uws4r.redis_store import redis_client
@@ -48,12 +48,19 @@ class Application:
     """
     Args:
         get_hub: Returns this worker's hub.
+        require_server: Raises ConfigurationError where the server of a request cannot do websockets.
         detach: Returns a duplicate of the socket of a request, given its environ; the duplicate stays open
             when the server closes its own.
     """
 
-    def __init__(self, get_hub: Callable[[], Hub], detach: Callable[[dict[str, Any]], int]) -> None:
+    def __init__(
+        self,
+        get_hub: Callable[[], Hub],
+        require_server: Callable[[dict[str, Any]], None],
+        detach: Callable[[dict[str, Any]], int],
+    ) -> None:
         self._get_hub = get_hub
+        self._require_server = require_server
         self._detach = detach
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -68,14 +75,23 @@ class Application:
         try:
             key = check_handshake(environ)
             protocol = choose_protocol(environ)
+            self._require_server(environ)
             hub = self._get_hub()
             self._check_capacity(hub)
+            if not hub.connector.wait():
+                raise HandshakeError("The message queue cannot be reached: come back later", status=503)
             attachment = self._negotiate(environ)
         except HandshakeError as error:
             return refuse(start_response, error)
+        except SuspiciousOperation as error:
+            logger.info("%s: %s", ascii(environ.get("PATH_INFO")), ascii(str(error)))
+            return refuse(start_response, HandshakeError("The request is not acceptable"))
         except PermissionDenied as error:
             logger.info("%s: permission denied: %s", ascii(environ.get("PATH_INFO")), error)
             return refuse(start_response, HandshakeError("Not allowed", status=403))
+        except ConfigurationError as error:
+            logger.error("a websocket is refused: %s", error)
+            return refuse(start_response, HandshakeError("The server is not set up for websockets", status=500))
         except Exception:
             logger.exception("a handshake at %s failed", ascii(environ.get("PATH_INFO")))
             return refuse(start_response, HandshakeError("The server could not open a websocket", status=500))
@@ -96,14 +112,18 @@ class Application:
         if most and len(hub.loop.connections) >= most:
             logger.warning("%d connections, as many as UWS4R_MAX_CONNECTIONS allows: 503", most)
             raise HandshakeError("The server is full: come back later", status=503)
-        # The kernel gives out the lowest free number, so the next one tells how many are in use.
-        lowest = os.dup(hub.fileno())
-        os.close(lowest)
-        if lowest + SPARE_DESCRIPTORS >= resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
-            logger.warning("descriptor %d is near the limit of open files: 503 (raise `ulimit -n` or max-fd)", lowest)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        try:
+            # The kernel gives out the lowest free number, so the next one tells how many are in use.
+            lowest = os.dup(hub.fileno())
+            os.close(lowest)
+        except OSError:
+            lowest = limit
+        if lowest + SPARE_DESCRIPTORS >= limit:
+            logger.warning(
+                "fewer than %d of %d descriptors are left: 503 (max-fd, ulimit -n)", SPARE_DESCRIPTORS, limit
+            )
             raise HandshakeError("The server is full: come back later", status=503)
-        if not hub.wait_for_link():
-            raise HandshakeError("The message queue cannot be reached: come back later", status=503)
 
     def _negotiate(self, environ: dict[str, Any]) -> Attachment:
         request = access.build_request(environ)
@@ -116,9 +136,18 @@ class Application:
         greeting = Greeting()
         subscriber.send_persisted_messages(greeting)
         facility = facility_of(request.path_info)
+        identity = access.identify(request)
+        if not subscriber._subscription.names and not subscriber._publishers:
+            logger.warning(
+                "%s neither receives nor publishes anything, with the flags %.200s: the flags are %s; "
+                "users and groups need a login, sessions a session",
+                identity,
+                ascii(flags),
+                ", ".join(possible),
+            )
         return Attachment(
             fd=-1,
-            identity=access.identify(request),
+            identity=identity,
             subscribe=tuple((_encoded(name), facility) for name in subscriber._subscription.names),
             publish=tuple(sorted(map(_encoded, subscriber._publishers))),
             expire=max(0, conf.WS4REDIS_EXPIRE),

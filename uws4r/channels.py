@@ -36,7 +36,7 @@ class Channel(NamedTuple):
 def user_names(request: Any) -> list[str]:
     """Return the name of the request's user; none for an anonymous one."""
     user = getattr(request, "user", None)
-    return [user.get_username()] if user is not None and user.is_authenticated else []
+    return [str(user.get_username())] if user is not None and user.is_authenticated else []
 
 
 def group_names(request: Any) -> list[str]:

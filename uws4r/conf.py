@@ -9,6 +9,8 @@ from typing import Any
 
 from django.conf import settings
 
+from uws4r.errors import ConfigurationError
+
 
 class Conf:
     """The settings as uws4r uses them; make no copies, so that ``override_settings`` works."""
@@ -64,7 +66,10 @@ class Conf:
     @property
     def UWS4R_ALLOWED_ORIGINS(self) -> list[str]:
         """Origins allowed besides the site's own and ``CSRF_TRUSTED_ORIGINS``; ``"*"`` allows all. ``[]``."""
-        return self._get("UWS4R_ALLOWED_ORIGINS", [])
+        origins = self._get("UWS4R_ALLOWED_ORIGINS", [])
+        if isinstance(origins, str):  # `in` would look for parts of it
+            raise ConfigurationError(f"UWS4R_ALLOWED_ORIGINS must be a list of origins: [{origins!r}]")
+        return origins
 
     @property
     def UWS4R_PING_INTERVAL(self) -> float:

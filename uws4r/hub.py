@@ -12,9 +12,7 @@ All of it belongs to the one thread that runs it, except the methods marked as s
 import heapq
 import logging
 import os
-import random
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,22 +21,21 @@ from typing import Any
 
 import hiredis
 from redis.connection import Connection as RedisConnection
-from redis.exceptions import RedisError
 
 from uws4r._connection import Connection
 from uws4r._frames import encode_close, parse_close, wrap
 from uws4r._hub import Channel, Loop
-from uws4r.errors import ConfigurationError, LinkError, ProtocolError
-from uws4r.link import Link, open_connection
+from uws4r.connector import Connector
+from uws4r.errors import LinkError, ProtocolError
+from uws4r.link import Link
 from uws4r.rfc6455 import CloseCode, Opcode
 
 logger = logging.getLogger("uws4r.hub")
 
 PUSHES_PER_TURN = 1000
 STOP_TIME = 1.0  # seconds that clients have to answer the close frame of a worker that stops
+LINK_CHECK = 2.0  # seconds between two looks whether Redis still answers
 CLOSE_TIME = 5.0  # seconds that a client has to answer a close frame
-LONGEST_BACKOFF = 2.0  # seconds between two attempts to reach Redis
-OUTAGE_PATIENCE = 5.0  # seconds without Redis after which new clients are turned away at once
 
 OPEN, CLOSING, LINGERING = 0, 1, 2  # uws4r._connection.State
 
@@ -52,6 +49,7 @@ class HubOptions:
     max_message_size: int = 1 << 20  # bytes of one message of a client
     max_queue: int = 1 << 20  # bytes that may wait for a client; beyond it the client is slow (1013)
     publish_buffer: int = 1000  # messages of clients that wait while Redis is away
+    heartbeat: bytes | None = None  # a message of a client that stands for none
 
 
 @dataclass(slots=True)
@@ -86,21 +84,18 @@ class Hub:
         self.draining = False  # no new connections: the worker stops
         self.crashed = False  # ended by a bug; the next client gets a new hub
         self.stopped = threading.Event()
-        self.failure: str | None = None  # why the link can never come up, for those who are turned away
-        self.link_up = threading.Event()
-        self.down_since = time.monotonic()
         self.lost_publishes = 0  # messages of clients that a broken link swallowed
-        self._redis = redis
         self._commands: deque[Callable[[], None]] = deque()
         self._arrivals: deque[Attachment] = deque()
         self._calls: list[tuple[float, int, Callable[[], None]]] = []  # a heap: when, tie-break, what
         self._numbers = count(1)
-        self._attempts = 0
         self._more = False  # the link has unhandled input
         self._waiting: deque[tuple[Connection, bytes, bool]] = deque()  # publishes that wait for the link
+        self._paused: set[Connection] = set()  # clients that have to wait for theirs
         self._returned: list[tuple[Connection, bytes, bool]] = []  # publishes that a broken link has not sent
         self._settling: tuple[Connection, int] | None = None  # own copies die with the next reply
-        self._connect()
+        self.connector = Connector(redis, self.call_soon, self.call_later, self._link_opened)
+        self.connector.start()
 
     # ------------------------------------------------------------ safe from any thread
 
@@ -126,13 +121,6 @@ class Hub:
         self._commands.append(call)
         self.loop.wake()
 
-    def wait_for_link(self) -> bool:
-        """Wait until Redis is there; False at once where it has been away for :data:`OUTAGE_PATIENCE`."""
-        if self.link_up.is_set():
-            return True
-        patience = self.down_since + OUTAGE_PATIENCE - time.monotonic()
-        return self.failure is None and patience > 0 and self.link_up.wait(patience)
-
     # ------------------------------------------------------------ a turn
 
     def run_once(self, block: bool = True) -> bool:
@@ -144,10 +132,11 @@ class Hub:
         """
         loop = self.loop
         loop.wait(block and not self._more and not self._commands and not self._arrivals)
+        received = loop.received_from()  # holds them, whatever the commands and the link do to them
         self._run_commands()
         if self.link is not None and (loop.link_ready or self._more):
             self._read_link()
-        for connection in loop.received_from():
+        for connection in received:
             self._guarded(self._read_client, connection)
         for connection in loop.due():
             self._guarded(self._timer, connection)
@@ -191,31 +180,34 @@ class Hub:
         for connection in trouble:
             self._guarded(self._look_at, connection)
 
-    def _guarded(self, act: Callable[[Connection], None], connection: Connection) -> None:
+    def _guarded(self, act: Callable[..., None], connection: Connection, *arguments: Any) -> None:
         """One connection's bug ends that connection, never the hub."""
         try:
-            act(connection)
+            act(connection, *arguments)
         except Exception:
             logger.exception("%s: a bug in uws4r ends this connection", connection)
-            self._fail(connection, CloseCode.INTERNAL_ERROR, "internal error")
+            try:
+                self._fail(connection, CloseCode.INTERNAL_ERROR, "internal error")
+            except Exception:
+                self._drop(connection)
 
     # ------------------------------------------------------------ connections
 
     def _attach(self, attachment: Attachment) -> None:
-        connection = Connection(
-            attachment.fd,
-            attachment.identity,
-            attachment.publish,
-            attachment.expire,
-            self.options.max_message_size,
-            attachment.echo,
-            attachment.changes,
-            attachment,
-        )
         try:
+            connection = Connection(
+                attachment.fd,
+                attachment.identity,
+                attachment.publish,
+                attachment.expire,
+                self.options.max_message_size,
+                attachment.echo,
+                attachment.changes,
+                attachment,
+            )
             self.loop.add(connection)
-        except OSError as error:
-            logger.error("%s cannot be watched: %s", connection, error)
+        except Exception:
+            logger.exception("%s cannot be attached", attachment.identity)
             os.close(attachment.fd)
             return
         self._guarded(self._welcome, connection)
@@ -259,13 +251,18 @@ class Hub:
             self._refused(f"MGET of {connection}", reply)
             self._fail(connection, CloseCode.INTERNAL_ERROR, "Redis refused")
             return
-        connection.attachment = None
-        for channel in attachment.channels:
+        self._guarded(self._join, connection, reply)
+
+    def _join(self, connection: Connection, reply: Any) -> None:
+        for channel in connection.attachment.channels:
             self.loop.join(connection, channel)
         if isinstance(reply, list):
             self.loop.greet(connection, reply)
+        connection.attachment = None
 
     def _read_client(self, connection: Connection) -> None:
+        if connection.is_gone:
+            return
         try:
             while connection.reads and (event := connection.next_event()) is not None:
                 opcode, payload = event
@@ -286,20 +283,29 @@ class Hub:
 
     def _message(self, connection: Connection, payload: bytes, text: bool) -> None:
         self.loop.count_message(connection)
-        if not payload or not connection.publishes:
+        if not payload or not connection.publishes or payload == self.options.heartbeat:
             return
-        if self._waiting or self.link is None or not self.link.accepts:
+        if self.link is None:
             if len(self._waiting) >= self.options.publish_buffer:
-                logger.warning("%s: Redis is away or slow and %d messages wait already", connection, len(self._waiting))
+                logger.warning("%s: Redis is away and %d messages wait already", connection, len(self._waiting))
                 self._fail(connection, CloseCode.TRY_AGAIN_LATER, "the message queue is away")
                 return
             self._waiting.append((connection, payload, text))
+        elif self._waiting or not self.link.accepts:
+            # Faster than Redis: what one turn has received waits, and the client may not send more.
+            self._waiting.append((connection, payload, text))
+            self.loop.pause(connection, True)
+            self._paused.add(connection)
         else:
             self._publish(connection, payload, text)
 
     def _closed_by_client(self, connection: Connection, payload: bytes) -> None:
-        if not connection.is_open:
-            self._drop(connection)  # the answer to our own close frame
+        if not connection.is_open:  # the answer to our own close frame, or the two have crossed
+            if connection.queued:
+                self.loop.set_state(connection, LINGERING)
+                self.loop.set_answered(connection)
+            else:
+                self._drop(connection)
             return
         code, reason = parse_close(payload)
         connection.close_code, connection.close_reason = code, reason
@@ -332,8 +338,8 @@ class Hub:
     def _leave(self, connection: Connection) -> None:
         """Take a connection off its channels, and off those it waits to join."""
         channels = self.loop.leave_all(connection)
-        if connection.attachment is not None:
-            channels += connection.attachment.channels
+        if connection.attachment is not None:  # has joined none, or was interrupted while joining
+            channels = connection.attachment.channels
             connection.attachment = None
         for channel in channels:
             if self.loop.unwant(channel) and self.link is not None:
@@ -424,7 +430,14 @@ class Hub:
 
     def _publish_waiting(self) -> None:
         while self._waiting and self.link is not None and self.link.accepts:
-            self._publish(*self._waiting.popleft())
+            connection, payload, text = self._waiting.popleft()
+            self._guarded(self._publish, connection, payload, text)
+        if not self._waiting:
+            self._resume()
+
+    def _resume(self) -> None:
+        while self._paused:
+            self.loop.pause(self._paused.pop(), False)
 
     def _published(self, context: tuple[Connection, int, bytes, bool], reply: Any) -> None:
         connection, number, payload, text = context
@@ -447,52 +460,15 @@ class Hub:
 
     # ------------------------------------------------------------ the link
 
-    def _connect(self) -> None:
-        threading.Thread(target=self._connect_in_thread, name="uws4r-connect", daemon=True).start()
-
-    def _connect_in_thread(self) -> None:
-        """Connecting blocks (names, TLS, AUTH), so it does not happen in the hub's thread."""
-        try:
-            connection = self._redis()
-            script = open_connection(connection)
-        except ConfigurationError as error:
-            message, final = str(error), True
-        except (RedisError, OSError) as error:
-            message, final = str(error), False
-        except Exception as error:
-            logger.exception("connecting to Redis failed in an unforeseen way")
-            message, final = str(error), True
-        else:
-            self.call_soon(lambda: self._link_opened(connection, script))
-            return
-        self.call_soon(lambda: self._link_failed(message, final))
-
-    def _link_failed(self, message: str, final: bool) -> None:
-        if final:
-            self.failure = message
-            logger.critical("no websockets: %s", message)
-        elif self._attempts == 0:
-            logger.error("Redis cannot be reached, trying again: %s", message)
-        self._attempts += 1
-        if self.stopped.is_set():
-            return
-        backoff = min(LONGEST_BACKOFF, 0.05 * 2 ** min(self._attempts, 10))
-        self.call_later(backoff * random.uniform(0.5, 1.0), self._connect)
-
-    def _link_opened(self, connection: RedisConnection, script: str) -> None:
-        if self.stopped.is_set():
-            connection.disconnect()
-            return
-        self.link = link = Link(connection, script, self.loop.push, self._on_reply)
+    def _link_opened(self, connection: RedisConnection) -> None:
+        self.link = link = Link(connection, self.loop.push, self._on_reply)
+        self._check_link(link)
         self.loop.watch_link(link.fileno(), link.raw)
-        self.failure = None
-        self._attempts = 0
         for channel in self.loop.channels.values():
             link.subscribe(channel.name, self._subscribed, channel)
         for waiting in self.loop.connections:
             if waiting.attachment is not None:
                 self._ask(waiting)
-        self.link_up.set()
         logger.info("linked to Redis, %d channels", len(self.loop.channels))
 
     def _link_lost(self, reason: str) -> None:
@@ -500,8 +476,6 @@ class Hub:
         if link is None:
             return
         logger.warning("the link to Redis is lost: %s", reason)
-        self.link_up.clear()
-        self.down_since = time.monotonic()
         self._more = False
         self.loop.reply()  # what was pushed counts; what was expected will not come any more
         self._forget_settling()
@@ -512,7 +486,20 @@ class Hub:
             logger.warning("%d messages of clients may be lost with the link", self.lost_publishes - lost)
         self._waiting.extendleft(reversed(self._returned))
         self._returned.clear()
-        self._connect()
+        self._resume()
+        self.connector.lost()
+
+    def _check_link(self, link: Link) -> None:
+        """A server that has gone without a word is noticed by its silence."""
+        if link is not self.link:
+            return
+        if link.in_flight and not link.heard:
+            self._link_lost(f"no answer within {LINK_CHECK} s")
+            return
+        link.heard = False
+        if not link.in_flight:
+            link.ping(lambda context, reply: None)
+        self.call_later(LINK_CHECK, lambda: self._check_link(link))
 
     def _read_link(self) -> None:
         link, loop = self.link, self.loop
@@ -526,7 +513,7 @@ class Hub:
         except (OSError, LinkError) as error:
             self._link_lost(str(error))
             return
-        if loop.link_ended and not self._more:
+        if (loop.link_ended or link.ended) and not self._more:
             self._link_lost("Redis closed the connection")
 
     def _on_reply(self) -> None:
@@ -568,6 +555,7 @@ class Hub:
             return
         for connection in list(self.loop.connections):
             self._drop(connection)
+        self.connector.stop()
         link, self.link = self.link, None
         if link is not None:
             self.loop.unwatch_link()

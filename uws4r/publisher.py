@@ -36,6 +36,7 @@ class RedisPublisher(RedisStore):
         sessions: Any = (),
     ) -> None:
         super().__init__(redis_client())
+        self._addressed = any(value not in (False, (), None) for value in (broadcast, groups, users, sessions))
         if facility is None:
             if broadcast or groups or users or sessions:
                 raise ValueError("RedisPublisher needs a facility to publish to: facility='…'")

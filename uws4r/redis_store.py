@@ -6,6 +6,7 @@ first use. redis-py's pools notice a fork, so a pool made before it serves the c
 """
 
 import json
+import logging
 import threading
 from typing import Any
 
@@ -18,8 +19,11 @@ from redis.retry import Retry
 from uws4r._frames import wrap
 from uws4r.channels import SELF, channels_for
 from uws4r.conf import conf
+from uws4r.errors import ConfigurationError
 
 __all__ = ["SELF", "RedisMessage", "RedisStore", "link_connection", "redis_client"]
+
+logger = logging.getLogger("uws4r.publisher")
 
 SOCKET_TIMEOUT = 5.0  # seconds until a publisher gives up, unless WS4REDIS_CONNECTION says otherwise
 
@@ -29,15 +33,26 @@ _clients_lock = threading.Lock()
 
 def _make_client() -> redis.Redis:
     configured = conf.WS4REDIS_CONNECTION
-    defaults = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": SOCKET_TIMEOUT}
-    if isinstance(configured, str):
-        return redis.Redis.from_url(configured, **defaults)
     # Payloads are bytes; a site that set decode_responses for its own clients means no harm.
-    return redis.Redis(**{**defaults, **configured, "decode_responses": False})
+    forced = {"decode_responses": False}
+    defaults = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": SOCKET_TIMEOUT}
+    try:
+        if isinstance(configured, str):
+            return redis.Redis.from_url(configured, **defaults, **forced)
+        return redis.Redis(**{**defaults, **configured, **forced})
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"WS4REDIS_CONNECTION must be a URL or a dictionary of redis.Redis' arguments: {error}"
+        ) from error
 
 
 def redis_client() -> redis.Redis:
-    """Return this process's client for the present ``WS4REDIS_CONNECTION``, with a pool of its own."""
+    """
+    Return this process's client for the present ``WS4REDIS_CONNECTION``, with a pool of its own.
+
+    Raises:
+        ConfigurationError: The setting is none that redis-py takes.
+    """
     key = repr(conf.WS4REDIS_CONNECTION)
     client = _clients.get(key)
     if client is None:
@@ -108,6 +123,7 @@ class RedisStore:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._publishers: set[str] = set()
+        self._addressed = True  # some audience was named, even if nobody is in it
 
     @property
     def _expire(self) -> int:
@@ -130,6 +146,8 @@ class RedisStore:
         data = wrap(to_payload(message), binary)
         expire = self._expire if expire is None else expire
         if not self._publishers:
+            if not self._addressed:
+                logger.warning("published to nobody: name an audience (broadcast=True, users=…, groups=…, sessions=…)")
             return 0
         # PUBLISH and SET as one transaction: a client that connects now gets the message once, from either.
         pipeline = self._connection.pipeline(transaction=True)

@@ -25,7 +25,7 @@ class Recorder:
 
     def subscribe(self, *names: str | bytes) -> None:
         """Note channel names, in order, each once."""
-        self.names += [name for name in names if name not in self.names]
+        self.names = list(dict.fromkeys([*self.names, *names]))
 
 
 class RedisSubscriber(RedisStore):

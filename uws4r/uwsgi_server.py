@@ -1,13 +1,15 @@
 """
 What is uWSGI's: its options checked, a request's socket detached, the hub stopped with its worker.
 
-Outside uWSGI (tests, ``runserver``) the checks pass, and :func:`detach` says that it cannot.
+Outside uWSGI nothing is checked, so that a site's ``wsgi.py`` loads anywhere; :func:`require_uwsgi`
+refuses the websockets themselves.
 """
 
 import logging
 import os
 from typing import Any
 
+from django.apps import apps
 from redis.exceptions import RedisError
 
 from uws4r.errors import ConfigurationError
@@ -58,14 +60,19 @@ def check_server() -> None:
     for name in UNSUPPORTED_ENGINES:
         if _option(name) is not None:
             raise ConfigurationError(f"uws4r's hub runs in a thread, which {name} = … would starve: leave it out")
-    if not _option("enable-threads") and not _option("threads"):
-        raise ConfigurationError("uws4r's hub runs in a thread of its own: set enable-threads = true for this uWSGI")
+    # On by default in newer versions; where uWSGI does not tell, the options do.
+    if not getattr(uwsgi, "has_threads", _option("enable-threads") or _option("threads")):
+        raise ConfigurationError(
+            "uws4r's hub runs in a thread of its own: set enable-threads = true (--enable-threads) for this uWSGI"
+        )
     for name in UNUSABLE_SOCKETS:
         if _option(name) is not None:
             raise ConfigurationError(
                 f"websockets cannot be detached from {name}: serve them on `socket` or `http-socket`, "
                 "and end TLS in NGiNX or with uWSGI's router (https = …)"
             )
+    if not apps.is_installed("uws4r"):
+        logger.warning('"uws4r" is not in INSTALLED_APPS: users\' groups will not be known to subscribe-group')
     connection = link_connection()
     try:
         open_connection(connection)
@@ -75,6 +82,20 @@ def check_server() -> None:
         connection.disconnect()
 
 
+def require_uwsgi(environ: dict[str, Any]) -> None:
+    """
+    Make sure that a request has come in through uWSGI.
+
+    Raises:
+        ConfigurationError: It has not: there is no socket to detach.
+    """
+    if uwsgi is None:
+        server = environ.get("SERVER_SOFTWARE") or "this server"
+        raise ConfigurationError(
+            f"websockets need uWSGI, not {server}: uwsgi --http-socket :8000 --enable-threads --module mysite.wsgi"
+        )
+
+
 def detach(environ: dict[str, Any]) -> int:
     """
     Return a duplicate of the request's socket; it stays open when uWSGI closes its own.
@@ -82,8 +103,6 @@ def detach(environ: dict[str, Any]) -> int:
     Raises:
         OSError: The client has gone, or this process is out of descriptors.
     """
-    if uwsgi is None:
-        raise ConfigurationError("websockets need uWSGI, or manage.py runserver")
     return os.dup(uwsgi.connection_fd())
 
 

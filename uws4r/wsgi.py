@@ -17,7 +17,7 @@ from uws4r.conf import conf
 from uws4r.engines import worker_hub
 from uws4r.hub import Hub, HubOptions
 from uws4r.redis_store import link_connection
-from uws4r.uwsgi_server import check_server, detach, stop_with_worker
+from uws4r.uwsgi_server import check_server, detach, require_uwsgi, stop_with_worker
 
 
 def _make_hub() -> Hub:
@@ -32,6 +32,7 @@ def _make_hub() -> Hub:
             max_message_size=conf.UWS4R_MAX_MESSAGE_SIZE,
             max_queue=conf.UWS4R_MAX_QUEUE,
             publish_buffer=conf.UWS4R_PUBLISH_BUFFER,
+            heartbeat=conf.WS4REDIS_HEARTBEAT.encode() if conf.WS4REDIS_HEARTBEAT else None,
         ),
     )
 
@@ -40,7 +41,7 @@ def _get_hub() -> Hub:
     return worker_hub(_make_hub, stop_with_worker)
 
 
-application = Application(_get_hub, lambda environ: without_delay(detach(environ)))
+application = Application(_get_hub, require_uwsgi, lambda environ: without_delay(detach(environ)))
 
 
 def wrap(django_application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:

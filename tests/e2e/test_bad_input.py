@@ -87,6 +87,19 @@ def test_the_websocket_application_serves_nothing_else(served: Callable[..., Sit
     site.connect("/ws/foo").ping()
 
 
+def test_requests_that_django_finds_suspicious_are_400_without_a_traceback(site: Site) -> None:
+    with pytest.raises(Refused, match="400"):
+        site.connect("/ws/f?" + "&".join("a" * 1001))
+    with pytest.raises(Refused, match="400"):
+        site.connect("/ws/f", {"Content-Type": "text/plain; charset=\0"})
+
+
+@pytest.mark.parametrize("path", ["/ws/news", "/ws/news?subscribe_broadcast", "/ws/news?subscribe-user"])
+def test_a_websocket_that_hears_nothing_is_named_in_the_log(site: Site, path: str) -> None:
+    site.connect(path).ping()
+    assert re.search(r"WARNING .* /ws/news neither receives nor publishes anything, with the flags", site.uwsgi.log)
+
+
 def test_nothing_reaches_the_log_as_it_came(site: Site) -> None:
     site.log_in("john")
     site.connect("/ws/a%20%1b%5B31m".replace("%1b", "%C2%A0") + "?subscribe-broadcast").ping()

@@ -124,6 +124,14 @@ def test_channels_that_are_not_granted_are_dropped_silently(served: Callable[...
     assert client.receive() == "received"
 
 
+def test_a_setting_that_would_open_the_door_closes_it(served: Callable[..., Site]) -> None:
+    site = served(settings={"UWS4R_ALLOWED_ORIGINS": "https://example.com"})
+    with pytest.raises(Refused, match="500"):
+        site.connect("/ws/foo", {"Origin": "https://example.co"})
+    assert "UWS4R_ALLOWED_ORIGINS must be a list of origins: ['https://example.com']" in site.uwsgi.log
+    assert "Traceback" not in site.uwsgi.log
+
+
 def test_prefix_and_expiry(served: Callable[..., Site]) -> None:
     site = served(settings={"WS4REDIS_PREFIX": "ws", "WS4REDIS_EXPIRE": 100, "WEBSOCKET_URL": "/socket/"})
     client = site.join("/socket/foo?subscribe-broadcast&publish-broadcast&echo", channel="ws:broadcast:foo")
@@ -279,11 +287,6 @@ def start_failing(tmp_path: Path, database: Path, url: str, *options: str) -> st
 def test_a_redis_before_6_is_an_error_at_the_start(tmp_path: Path, database: Path, old_redis: FakeRedis) -> None:
     log = start_failing(tmp_path, database, f"redis://127.0.0.1:{old_redis.port}/0", *PLAIN)
     assert "uws4r.errors.ConfigurationError: uws4r needs Redis 6 or newer" in log
-
-
-def test_disabled_threads_are_an_error_at_the_start(tmp_path: Path, database: Path, redis_server: RedisServer) -> None:
-    log = start_failing(tmp_path, database, redis_server.url, "--need-app", "--master")
-    assert "set enable-threads = true" in log
 
 
 @pytest.mark.parametrize("option", ["--gevent=10", "--async=10"])

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from redis.retry import Retry
 
 from tests.support.servers import RedisServer, wait_until
 from tests.support.wire import BINARY, CLOSE, PING, PONG, TEXT, Client, close_frame, masked_frame
+from uws4r._connection import Connection
 from uws4r.engines.thread import run_in_thread
 from uws4r.hub import Attachment, Hub, HubOptions
 
@@ -33,7 +35,7 @@ class Bench:
         self.descriptors: dict[socket.socket, int] = {}  # a client's socket -> the hub's end
         self.hub = Hub(self.connection, options)
         self.thread = run_in_thread(self.hub)
-        assert self.hub.wait_for_link()
+        assert self.hub.connector.wait()
 
     def connection(self) -> RedisConnection:
         return RedisConnection(
@@ -52,6 +54,26 @@ class Bench:
         self.hub.call_soon(run)
         assert done.wait(10)
         return results[0]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The hub's thread stands still, so that all that happens meanwhile is one turn of it."""
+        reached, release = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            reached.set()
+            release.wait(10)
+
+        self.hub.call_soon(hold)
+        assert reached.wait(10)
+        try:
+            yield
+        finally:
+            release.set()
+
+    def connection_of(self, client: Client) -> Connection:
+        fd = self.descriptors[client.sock]
+        return self.call(lambda: next(c for c in self.hub.loop.connections if c.fd == fd))
 
     def open(self, *channels: str, publish: tuple[str, ...] = (), **options: object) -> Client:
         """A client that listens to ``facility`` channels by their full names; the last part is the facility."""
@@ -310,6 +332,41 @@ def test_changes_withholds_what_equals_the_message_before_on_the_channel(bench: 
     assert client.ping() == []
 
 
+def test_changes_compares_with_what_was_published_before_not_with_what_was_delivered(bench: Bench) -> None:
+    """A switch: on (by another), off (by me, so withheld), on again has to come."""
+    me = bench.join("broadcast:f", publish=("broadcast:f",), changes=True)
+    bench.redis.publish("broadcast:f", "on")
+    assert me.receive() == "on"
+    me.send("off")
+    wait_until(lambda: bench.hub.loop.withheld == 1, "mine withheld")
+    bench.redis.publish("broadcast:f", "on")
+    assert me.receive() == "on"
+
+
+def test_changes_after_a_copy(bench: Bench) -> None:
+    client = bench.join("broadcast:f", "user:john:f", changes=True)
+    bench.redis.publish("broadcast:f", "b")
+    time_apart(bench)
+    store_and_publish(bench.redis, ["user:john:f", "broadcast:f"], "a")  # on the broadcast it is a copy
+    time_apart(bench)
+    bench.redis.publish("broadcast:f", "b")
+    assert [client.receive() for _ in range(3)] == ["b", "a", "b"]
+
+
+def test_a_message_before_a_failed_publish_of_the_same_bytes_does_come(bench: Bench) -> None:
+    me = bench.join("broadcast:f", publish=("broadcast:f", "user:x:f"))
+    bench.join("broadcast:f", changes=True)  # makes the hub take digests
+    bench.redis.execute_command("ACL", "SETUSER", "default", "-eval")
+    try:
+        with bench.held():
+            bench.redis.publish("broadcast:f", "same")
+            me.send("same")
+        assert me.receive() == "same"
+        wait_until(lambda: bench.hub.lost_publishes == 1, "the publish refused")
+    finally:
+        bench.redis.execute_command("ACL", "SETUSER", "default", "+eval")
+
+
 def time_apart(bench: Bench) -> None:
     """Make the link carry a reply, so that what follows is no copy of what was before."""
     bench.join("broadcast:other")
@@ -339,7 +396,36 @@ def test_an_empty_message_is_no_message(bench: Bench) -> None:
     assert sender.receive() == "next"
 
 
-def test_redis_that_forgot_the_script_is_taught_again(bench: Bench) -> None:
+def test_the_heartbeat_of_a_client_is_swallowed(make: Callable[..., Bench]) -> None:
+    bench = make(heartbeat=b"--heartbeat--")
+    client = bench.join("broadcast:f", publish=("broadcast:f",), echo=True, expire=60)
+    client.send("--heartbeat--")
+    client.send("message")
+    assert client.receive() == "message"
+    assert client.ping() == []
+
+
+def test_a_client_that_is_faster_than_redis_waits_and_holds_nobody_up(bench: Bench) -> None:
+    reader = bench.join("broadcast:f")
+    flood = bench.join(publish=("broadcast:f",))
+    count = 100_000
+    data = b"".join(masked_frame(TEXT, b"%d" % i) for i in range(count))
+    sender = threading.Thread(target=flood.send_raw, args=(data,))
+    sender.start()
+    other = bench.join("broadcast:g", publish=("broadcast:g",), echo=True)
+    slowest = 0.0
+    for _ in range(20):
+        begin = time.monotonic()
+        other.send("between")
+        assert other.receive() == "between"
+        slowest = max(slowest, time.monotonic() - begin)
+    assert [reader.receive() for _ in range(count)] == [str(i) for i in range(count)]
+    sender.join()
+    assert slowest < 2
+    flood.ping()
+
+
+def test_redis_that_forgot_its_scripts_keeps_the_order(bench: Bench) -> None:
     sender = bench.join("broadcast:f", publish=("broadcast:f",), echo=True, expire=60)
     for i in range(3):
         bench.redis.script_flush()
@@ -435,6 +521,31 @@ def test_what_came_before_the_mistake_is_published(bench: Bench) -> None:
     assert reader.receive() == "good"
     assert sender.receive_close().close_code == 1002
     assert reader.ping() == []
+
+
+def test_close_frames_that_cross(bench: Bench) -> None:
+    client = bench.join("broadcast:f")
+    connection = bench.connection_of(client)
+    with bench.held():
+        bench.hub.call_soon(lambda: bench.hub.close(connection, 4000, "bye"))
+        client.send_raw(close_frame(1000))
+    assert client.receive_close().close_code == 4000
+    assert client.ended()
+
+
+def test_a_stop_in_the_turn_that_hears_from_a_lingering_client(bench: Bench) -> None:
+    clients = [bench.join("broadcast:f") for _ in range(20)]
+    for client in clients:
+        client.send_raw(b"\x81\x02hi")
+        client.receive_close()
+    with bench.held():
+        for client in clients:
+            client.send_raw(b"more bytes")
+        stopper = threading.Thread(target=bench.hub.stop)
+        stopper.start()
+        wait_until(lambda: bench.hub.draining, "stopping")
+    stopper.join()
+    assert bench.hub.stopped.is_set()
 
 
 def test_an_abrupt_end_leaves_nothing(bench: Bench) -> None:
@@ -562,7 +673,7 @@ def test_a_restart_of_redis_costs_no_websocket_and_no_waiting_publish(
     bench = make(own_redis)
     clients = [bench.join("broadcast:f", publish=("broadcast:f",), echo=True) for _ in range(5)]
     own_redis.stop()
-    wait_until(lambda: not bench.hub.link_up.is_set(), "the loss noticed")
+    wait_until(lambda: not bench.hub.connector.up.is_set(), "the loss noticed")
     for i in range(10):
         clients[0].send(f"while away {i}")
     clients[0].ping()
@@ -576,7 +687,7 @@ def test_when_the_buffer_is_full_the_client_is_told(make: Callable[..., Bench], 
     bench = make(own_redis, publish_buffer=10)
     sender = bench.join("broadcast:f", publish=("broadcast:f",))
     own_redis.stop()
-    wait_until(lambda: not bench.hub.link_up.is_set(), "the loss noticed")
+    wait_until(lambda: not bench.hub.connector.up.is_set(), "the loss noticed")
     for i in range(11):
         sender.send(f"{i}")
     assert sender.receive_close().close_code == 1013
@@ -604,6 +715,40 @@ def test_publishes_that_redis_cannot_have_seen_go_out_on_the_next_link(
     assert received == list(range(bench.hub.lost_publishes, 200))
     assert 0 < bench.hub.lost_publishes < 150
     assert reader.ping() == []
+
+
+def test_a_redis_that_falls_silent_is_noticed(make: Callable[..., Bench], own_redis: RedisServer) -> None:
+    bench = make(own_redis)
+    client = bench.join("broadcast:f")
+    assert own_redis.process is not None
+    own_redis.process.process.send_signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: not bench.hub.connector.up.is_set(), "noticed", timeout=5)
+    finally:
+        own_redis.process.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: own_redis.client.publish("broadcast:f", "back"), "subscribed again")
+    assert client.receive() == "back"
+
+
+def test_a_redis_that_hangs_up_at_once_is_not_stormed(redis_server: RedisServer) -> None:
+    connections = 0
+
+    def connection() -> RedisConnection:
+        nonlocal connections
+        connections += 1
+        return RedisConnection(
+            host="127.0.0.1", port=redis_server.port, protocol=3, client_name="storm", retry=Retry(NoBackoff(), 0)
+        )
+
+    hub = Hub(connection)
+    thread = run_in_thread(hub)
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        redis_server.client.client_kill_filter(_type="normal", skipme=True)
+        hub.connector.wait()
+    hub.stop()
+    thread.join()
+    assert 3 < connections < 30
 
 
 def test_expected_copies_die_with_the_link(make: Callable[..., Bench], own_redis: RedisServer) -> None:
@@ -651,6 +796,25 @@ def test_a_bug_in_one_connection_ends_that_connection(
     assert caplog.text.count("RuntimeError: a bug") == 1
     bench.redis.publish("broadcast:f", "m")
     assert other.receive() == "m"
+
+
+@pytest.mark.parametrize("place", ["uws4r.hub.Connection", "uws4r.hub.Hub._join", "uws4r.hub.Hub._welcome"])
+def test_a_bug_in_attaching_one_connection_ends_that_connection(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    other = bench.join("broadcast:f")
+
+    def explode(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, explode)
+        victim = bench.open("broadcast:f", "user:john:f")
+        assert victim.ended() or victim.buffer.startswith(b"\x88")
+    victim.sock.close()
+    bench.redis.publish("broadcast:f", "m")
+    assert other.receive() == "m"
+    wait_until(lambda: bench.call(lambda: list(bench.hub.loop.channels)) == [b"broadcast:f"], "no interest is left")
 
 
 def test_a_bug_in_the_hub_sends_everybody_away_with_1012(

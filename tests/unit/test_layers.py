@@ -9,7 +9,7 @@ PACKAGE = Path(uws4r.__file__).parent
 
 ORDER = [
     "rfc6455", "errors", "_frames", "channels", "conf", "redis_store", "publisher", "subscriber",
-    "_connection", "link", "_hub", "hub", "engines.thread", "engines",
+    "_connection", "link", "connector", "_hub", "hub", "engines.thread", "engines",
     "handshake", "access", "application", "uwsgi_server", "wsgi",
     "signals", "apps",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from django.test import override_settings
 
 from tests.support.servers import RedisServer, free_port
 from tests.unit.test_names import Nobody, Request
+from uws4r.errors import ConfigurationError
 from uws4r.publisher import RedisPublisher
 from uws4r.redis_store import SELF, RedisMessage, RedisStore, redis_client
 
@@ -183,6 +184,27 @@ def test_the_pool_is_shared_and_survives_a_fork(client: redis.Redis) -> None:
         assert fetched is not None
         assert fetched.startswith((b"parent", b"child"))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    "setting", ["localhost:6379", {"hots": "localhost"}, ("localhost", 6379), "redis://localhost:port/0"]
+)
+def test_a_setting_that_is_no_connection_is_named(setting: object) -> None:
+    with (
+        override_settings(WS4REDIS_CONNECTION=setting),
+        pytest.raises(ConfigurationError, match="WS4REDIS_CONNECTION must be a URL or a dictionary"),
+    ):
+        RedisPublisher()
+
+
+def test_publishing_to_nobody_is_logged_unless_an_audience_is_empty(
+    client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert RedisPublisher(facility="f", users=[SELF], request=Nobody()).publish_message("m") == 0
+    assert RedisPublisher(facility="f", users=[]).publish_message("m") == 0
+    assert caplog.text == ""
+    assert RedisPublisher(facility="f").publish_message("m") == 0
+    assert "published to nobody: name an audience" in caplog.text
 
 
 def test_redis_that_is_not_there_is_an_error_within_a_bounded_time() -> None:

@@ -35,7 +35,8 @@ def worker_hub(make: Callable[[], Hub], started: Callable[[Hub], None]) -> Hub:
             hub.disown()
             hub = None
         if hub is None or hub.crashed:
-            hub = _hub = make()
+            hub = make()
             run_in_thread(hub)
             started(hub)
+            _hub = hub
     return hub

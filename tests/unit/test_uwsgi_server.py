@@ -1,0 +1,28 @@
+"""What uWSGI is asked at the start; the real ones that can be had are asked in the end-to-end tests."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from uws4r import uwsgi_server
+from uws4r.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        pytest.param(SimpleNamespace(has_threads=0, opt={"enable-threads": b"true"}), id="uWSGI says so"),
+        pytest.param(SimpleNamespace(opt={"master": True}), id="an older one does not say"),
+    ],
+)
+def test_disabled_threads_are_an_error(monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
+    """uWSGI 2.0.31 cannot switch threads off any more, so this one stands in for its predecessors."""
+    monkeypatch.setattr(uwsgi_server, "uwsgi", module)
+    with pytest.raises(ConfigurationError, match="set enable-threads = true"):
+        uwsgi_server.check_server()
+
+
+def test_another_server_is_told_what_to_use() -> None:
+    with pytest.raises(ConfigurationError, match=r"websockets need uWSGI, not WSGIServer/0\.2"):
+        uwsgi_server.require_uwsgi({"SERVER_SOFTWARE": "WSGIServer/0.2"})
