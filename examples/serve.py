@@ -19,7 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "examples" / "chat"
-PORT = int(os.environ.get("UWS4R_PORT", "9090"))
+PORT = os.environ.get("UWS4R_PORT", "9090")
+HOST = os.environ.get("UWS4R_HOST", "127.0.0.1")  # an example is nobody else's business
 
 
 def start(command: list[str | Path], env: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -68,9 +69,30 @@ def embedded_redis(directory: Path, env: dict[str, str]) -> tuple[subprocess.Pop
     return process, f"unix://{path}"
 
 
+def check_port() -> None:
+    """End with a sentence where the site could not listen."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, int(PORT)))
+        except (OSError, OverflowError, ValueError) as error:
+            sys.exit(f"port {PORT} is not free ({error}): set UWS4R_PORT to another one")
+
+
+def check_redis(url: str) -> None:
+    """End with a sentence where the Redis that was asked for does not answer."""
+    import redis
+
+    try:
+        with redis.Redis.from_url(url, socket_timeout=5) as client:
+            client.ping()
+    except (redis.RedisError, ValueError) as error:
+        sys.exit(f"UWS4R_REDIS = {url}: {error}")
+
+
 def page_is_there() -> bool:
     try:
-        with urllib.request.urlopen(f"http://localhost:{PORT}/", timeout=5) as response:
+        with urllib.request.urlopen(f"http://{HOST}:{PORT}/", timeout=5) as response:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
@@ -81,12 +103,9 @@ def interrupted(number: int, frame: object) -> None:
 
 
 def main() -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", PORT))
-        except OSError as error:
-            sys.exit(f"port {PORT} is not free ({error}): set UWS4R_PORT to another one")
+    check_port()
+    if "UWS4R_REDIS" in os.environ:
+        check_redis(os.environ["UWS4R_REDIS"])
     signal.signal(signal.SIGTERM, interrupted)
     directory = Path(tempfile.mkdtemp(prefix="uws4r-"))
     env = {
@@ -94,7 +113,8 @@ def main() -> None:
         **os.environ,
         "VIRTUAL_ENV": sys.prefix,
         "UWS4R_RUN": str(directory),
-        "UWS4R_PORT": str(PORT),
+        "UWS4R_HOST": HOST,
+        "UWS4R_PORT": PORT,
     }
     started: list[subprocess.Popen[bytes]] = []
     try:
@@ -105,12 +125,15 @@ def main() -> None:
         uwsgi = start([Path(sys.executable).with_name("uwsgi"), "--ini", ROOT / "emperor" / "uwsgi.ini"], env)
         started.append(uwsgi)
         wait_until(page_is_there, uwsgi)
-        print(f"\n  The chat is at http://localhost:{PORT}/ (two windows make it a conversation). Ctrl-C ends it.\n")
-        sys.stdout.flush()
+        wait_until((directory / "web.socket").exists, uwsgi)
+        print(
+            f"\n  The chat is at http://localhost:{PORT}/ (two windows make it a conversation). Ctrl-C ends it.\n",
+            flush=True,
+        )
         uwsgi.wait()
         sys.exit(f"uWSGI ended with {uwsgi.returncode}")
     except KeyboardInterrupt:
-        print("\nending", flush=True)
+        print("\nending: uWSGI takes some seconds for it", flush=True)
     finally:
         for process in reversed(started):
             stop(process)

@@ -105,6 +105,7 @@ class Connector:
         self._opened(connection)
         self._up_since = time.monotonic()
         self.up.set()
+        logger.info("linked to Redis")
 
     def _failed(self, message: str, final: bool) -> None:
         if final:

@@ -469,7 +469,6 @@ class Hub:
         for waiting in self.loop.connections:
             if waiting.attachment is not None:
                 self._ask(waiting)
-        logger.info("linked to Redis, %d channels", len(self.loop.channels))
 
     def _link_lost(self, reason: str) -> None:
         link, self.link = self.link, None

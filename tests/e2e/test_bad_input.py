@@ -87,11 +87,13 @@ def test_the_websocket_application_serves_nothing_else(served: Callable[..., Sit
     site.connect("/ws/foo").ping()
 
 
-def test_requests_that_django_finds_suspicious_are_400_without_a_traceback(site: Site) -> None:
+def test_requests_that_django_finds_suspicious_are_400_without_a_traceback(served: Callable[..., Site]) -> None:
+    site = served(options=("--buffer-size", "32768"))
     with pytest.raises(Refused, match="400"):
         site.connect("/ws/f?" + "&".join("a" * 1001))
     with pytest.raises(Refused, match="400"):
         site.connect("/ws/f", {"Content-Type": "text/plain; charset=\0"})
+    site.uwsgi.assert_healthy()
 
 
 @pytest.mark.parametrize("path", ["/ws/news", "/ws/news?subscribe_broadcast", "/ws/news?subscribe-user"])

@@ -211,7 +211,7 @@ def test_redis_not_there_at_the_start(served: Callable[..., Site], own_redis: Re
             connect(uwsgi.address, "/ws/foo")
         assert time.monotonic() - begin < 1
         own_redis.start()
-        wait_until(lambda: own_redis.links(), "linked")
+        wait_until(lambda: "linked to Redis" in uwsgi.log, "linked")
         with connect(uwsgi.address, "/ws/foo?subscribe-broadcast") as client:
             client.ping()
             wait_until(lambda: own_redis.client.publish("broadcast:foo", "m"), "subscribed")
