@@ -140,7 +140,8 @@ lint() {
     bash -n build.sh .ci/run
     say "types"
     "$VENV/bin/mypy"
-    "$VENV/bin/python" -m mypy.stubtest --allowlist tests/stubtest.allow uws4r._frames uws4r._connection uws4r._hub
+    "$VENV/bin/python" -m mypy.stubtest --allowlist tests/stubtest.allow \
+        uws4r._frames uws4r._connection uws4r._fanout uws4r._hub
 }
 
 run_tests() {

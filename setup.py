@@ -28,7 +28,7 @@ DIRECTIVES = {
     "auto_pickle": False,
 }
 
-MODULES = ["_frames", "_connection", "_hub"]
+MODULES = ["_frames", "_connection", "_fanout", "_hub"]
 
 setup(
     ext_modules=cythonize(
@@ -40,7 +40,6 @@ setup(
                 extra_link_args=LINK_ARGS,
             )
             for name in MODULES
-            if os.path.exists(f"uws4r/{name}.pyx")
         ],
         compiler_directives=DIRECTIVES,
     ),

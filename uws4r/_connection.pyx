@@ -216,6 +216,14 @@ cdef class Connection:
         """The descriptor's number; -1 when it is closed."""
         return self.client.fd
 
+    def set_state(self, int state):
+        """Go on to another ``State``; there is no way back."""
+        self.client.state = <State>state
+
+    def count_message(self):
+        """One more message has come from the client."""
+        self.client.messages_in += 1
+
     @property
     def is_open(self):
         """Whether messages still go in and out."""
@@ -236,6 +244,10 @@ cdef class Connection:
         """Whether the client's close frame has come."""
         return bool(self.client.answered)
 
+    @answered.setter
+    def answered(self, bint answered):
+        self.client.answered = answered
+
     @property
     def is_gone(self):
         """Whether the descriptor is closed."""
@@ -250,6 +262,10 @@ cdef class Connection:
     def pinged(self):
         """Whether a ping is unanswered."""
         return bool(self.client.pinged)
+
+    @pinged.setter
+    def pinged(self, bint pinged):
+        self.client.pinged = pinged
 
     @property
     def echo(self):

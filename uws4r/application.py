@@ -17,10 +17,11 @@ from django.core.signals import request_finished, request_started
 
 from uws4r import access
 from uws4r._frames import is_text
+from uws4r.attachment import Attachment
 from uws4r.conf import conf
 from uws4r.errors import ConfigurationError, HandshakeError
 from uws4r.handshake import accept_headers, check_handshake, choose_protocol
-from uws4r.hub import Attachment, Hub
+from uws4r.hub import Hub
 from uws4r.redis_store import redis_client
 from uws4r.rfc6455 import Opcode
 from uws4r.subscriber import facility_of

@@ -15,7 +15,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -23,8 +22,10 @@ import hiredis
 from redis.connection import Connection as RedisConnection
 
 from uws4r._connection import Connection
+from uws4r._fanout import Channel, Fanout
 from uws4r._frames import encode_close, parse_close, wrap
-from uws4r._hub import Channel, Loop
+from uws4r._hub import Loop
+from uws4r.attachment import Attachment, HubOptions
 from uws4r.connector import Connector
 from uws4r.errors import LinkError, ProtocolError
 from uws4r.link import Link
@@ -40,35 +41,6 @@ CLOSE_TIME = 5.0  # seconds that a client has to answer a close frame
 OPEN, CLOSING, LINGERING = 0, 1, 2  # uws4r._connection.State
 
 
-@dataclass(frozen=True)
-class HubOptions:
-    """What a hub is told once, when its worker makes it."""
-
-    ping_interval: float = 25.0  # seconds of a client's silence before it is pinged; 0 for never
-    ping_timeout: float = 20.0  # seconds that it then has to send anything
-    max_message_size: int = 1 << 20  # bytes of one message of a client
-    max_queue: int = 1 << 20  # bytes that may wait for a client; beyond it the client is slow (1013)
-    publish_buffer: int = 1000  # messages of clients that wait while Redis is away
-    heartbeat: bytes | None = None  # a message of a client that stands for none
-
-
-@dataclass(slots=True)
-class Attachment:
-    """What a handshake has found out about a connection, for the hub to carry out."""
-
-    fd: int  # a duplicate of the request's socket; from :meth:`Hub.attach` on the hub's
-    identity: str  # who it is, for the log
-    subscribe: tuple[tuple[bytes, object], ...] = ()  # (channel name, facility)
-    publish: tuple[bytes, ...] = ()  # names of the channels that the client's messages go to
-    expire: int = 0  # seconds for which they are also stored
-    echo: bool = False
-    changes: bool = False
-    greeting: tuple[tuple[int, bytes], ...] = ()  # (opcode, payload), sent before anything else
-    fetch: bool = True  # send the persisted values
-    channels: list[Channel] = field(default_factory=list)  # the hub's, of ``subscribe``
-    asked: int = 0  # number of the fetch whose reply makes the connection join
-
-
 class Hub:
     """
     Args:
@@ -79,7 +51,8 @@ class Hub:
     def __init__(self, redis: Callable[[], RedisConnection], options: HubOptions | None = None) -> None:
         self.options = options or HubOptions()
         self.pid = os.getpid()
-        self.loop = Loop(self.options.max_queue)
+        self.fanout = Fanout()
+        self.loop = Loop(self.fanout, self.options.max_queue)
         self.link: Link | None = None
         self.draining = False  # no new connections: the worker stops
         self.crashed = False  # ended by a bug; the next client gets a new hub
@@ -221,12 +194,12 @@ class Hub:
             self._fail(connection, CloseCode.SERVICE_RESTART, "the server restarts")
             return
         for name, facility in attachment.subscribe:
-            channel, new = self.loop.want(name, facility)
+            channel, new = self.fanout.want(name, facility)
             attachment.channels.append(channel)
             if new and self.link is not None:
                 self.link.subscribe(name, self._subscribed, channel)
         for opcode, payload in attachment.greeting:
-            self.loop.write(connection, opcode, payload)
+            self.fanout.write(connection, opcode, payload)
         if self.link is not None:
             self._ask(connection)
 
@@ -255,9 +228,9 @@ class Hub:
 
     def _join(self, connection: Connection, reply: Any) -> None:
         for channel in connection.attachment.channels:
-            self.loop.join(connection, channel)
+            self.fanout.join(connection, channel)
         if isinstance(reply, list):
-            self.loop.greet(connection, reply)
+            self.fanout.greet(connection, reply)
         connection.attachment = None
 
     def _read_client(self, connection: Connection) -> None:
@@ -271,18 +244,18 @@ class Hub:
                 elif not connection.is_open:
                     pass  # our close frame is out: nothing but the answer counts
                 elif opcode == Opcode.PING:
-                    self.loop.write(connection, Opcode.PONG, payload)
+                    self.fanout.write(connection, Opcode.PONG, payload)
                 elif opcode != Opcode.PONG:
                     self._message(connection, payload, opcode == Opcode.TEXT)
         except ProtocolError as error:
             self._fail(connection, error.close_code, str(error))
         if connection.ended and connection.queued:
-            self.loop.mark_dirty(connection)  # one try to get our close frame out; then the flush reports it
+            self.fanout.mark_dirty(connection)  # one try to get our close frame out; then the flush reports it
         elif connection.ended:
             self._drop(connection)
 
     def _message(self, connection: Connection, payload: bytes, text: bool) -> None:
-        self.loop.count_message(connection)
+        connection.count_message()
         if not payload or not connection.publishes or payload == self.options.heartbeat:
             return
         if self.link is None:
@@ -302,8 +275,8 @@ class Hub:
     def _closed_by_client(self, connection: Connection, payload: bytes) -> None:
         if not connection.is_open:  # the answer to our own close frame, or the two have crossed
             if connection.queued:
-                self.loop.set_state(connection, LINGERING)
-                self.loop.set_answered(connection)
+                connection.set_state(LINGERING)
+                connection.answered = True
             else:
                 self._drop(connection)
             return
@@ -311,9 +284,9 @@ class Hub:
         connection.close_code, connection.close_reason = code, reason
         answer = code if payload else CloseCode.NORMAL
         self._leave(connection)
-        self.loop.write(connection, Opcode.CLOSE, encode_close(answer))
-        self.loop.set_state(connection, LINGERING)
-        self.loop.set_answered(connection)
+        self.fanout.write(connection, Opcode.CLOSE, encode_close(answer))
+        connection.set_state(LINGERING)
+        connection.answered = True
         self.loop.set_timer(connection, CLOSE_TIME)
 
     def close(self, connection: Connection, code: int, reason: str = "") -> None:
@@ -331,18 +304,18 @@ class Hub:
     def _say_close(self, connection: Connection, code: int, reason: str, state: int) -> None:
         connection.close_code, connection.close_reason = code, reason
         self._leave(connection)
-        self.loop.write(connection, Opcode.CLOSE, encode_close(code, reason))
-        self.loop.set_state(connection, state)
+        self.fanout.write(connection, Opcode.CLOSE, encode_close(code, reason))
+        connection.set_state(state)
         self.loop.set_timer(connection, CLOSE_TIME)
 
     def _leave(self, connection: Connection) -> None:
         """Take a connection off its channels, and off those it waits to join."""
-        channels = self.loop.leave_all(connection)
+        channels = self.fanout.leave_all(connection)
         if connection.attachment is not None:  # has joined none, or was interrupted while joining
             channels = connection.attachment.channels
             connection.attachment = None
         for channel in channels:
-            if self.loop.unwant(channel) and self.link is not None:
+            if self.fanout.unwant(channel) and self.link is not None:
                 self.link.unsubscribe(channel.name, self._unsubscribed, channel.name)
 
     def _look_at(self, connection: Connection) -> None:
@@ -375,8 +348,8 @@ class Hub:
         elif silence + 0.2 < self.options.ping_interval:  # 0.2: two ticks of the wheel
             self.loop.set_timer(connection, self.options.ping_interval - silence)
         else:
-            self.loop.write(connection, Opcode.PING, b"")
-            self.loop.set_pinged(connection)
+            self.fanout.write(connection, Opcode.PING, b"")
+            connection.pinged = True
             self.loop.set_timer(connection, self.options.ping_timeout)
 
     def _drop(self, connection: Connection) -> None:
@@ -422,11 +395,11 @@ class Hub:
         channels = [
             channel
             for name in connection.publishes
-            if (channel := self.loop.channels.get(name)) is not None
-            and (channel in wanted if wanted is not None else self.loop.listens(connection, channel))
+            if (channel := self.fanout.channels.get(name)) is not None
+            and (channel in wanted if wanted is not None else self.fanout.listens(connection, channel))
         ]
         if channels:
-            self.loop.expect(connection, channels, payload, text, number)
+            self.fanout.expect(connection, channels, payload, text, number)
 
     def _publish_waiting(self) -> None:
         while self._waiting and self.link is not None and self.link.accepts:
@@ -444,7 +417,7 @@ class Hub:
         if not isinstance(reply, Exception):
             self._settling = connection, number  # its own copy came before the reply or comes right after it
             return
-        self.loop.forget(connection, number)
+        self.fanout.forget(connection, number)
         if not isinstance(reply, LinkError):
             self.lost_publishes += 1
             self._refused(f"a message of {connection}", reply)
@@ -461,10 +434,10 @@ class Hub:
     # ------------------------------------------------------------ the link
 
     def _link_opened(self, connection: RedisConnection) -> None:
-        self.link = link = Link(connection, self.loop.push, self._on_reply)
+        self.link = link = Link(connection, self.fanout.push, self._on_reply)
         self._check_link(link)
         self.loop.watch_link(link.fileno(), link.raw)
-        for channel in self.loop.channels.values():
+        for channel in self.fanout.channels.values():
             link.subscribe(channel.name, self._subscribed, channel)
         for waiting in self.loop.connections:
             if waiting.attachment is not None:
@@ -476,7 +449,7 @@ class Hub:
             return
         logger.warning("the link to Redis is lost: %s", reason)
         self._more = False
-        self.loop.reply()  # what was pushed counts; what was expected will not come any more
+        self.fanout.reply()  # what was pushed counts; what was expected will not come any more
         self._forget_settling()
         self.loop.unwatch_link()
         lost = self.lost_publishes
@@ -516,14 +489,14 @@ class Hub:
             self._link_lost("Redis closed the connection")
 
     def _on_reply(self) -> None:
-        self.loop.reply()
+        self.fanout.reply()
         self._forget_settling()
 
     def _forget_settling(self) -> None:
         if self._settling is not None:
             connection, number = self._settling
             self._settling = None
-            self.loop.forget(connection, number)
+            self.fanout.forget(connection, number)
 
     def _subscribed(self, channel: Channel, reply: Any) -> None:
         if not isinstance(reply, Exception) or isinstance(reply, LinkError):
@@ -531,7 +504,7 @@ class Hub:
         self._refused(f"SUBSCRIBE {channel.name!r}", reply)
         for connection in list(self.loop.connections):
             waits = connection.attachment is not None and channel in connection.attachment.channels
-            if waits or self.loop.listens(connection, channel):
+            if waits or self.fanout.listens(connection, channel):
                 self._fail(connection, CloseCode.INTERNAL_ERROR, "Redis refused")
 
     def _unsubscribed(self, name: bytes, reply: Any) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 import django
 
 from uws4r.application import Application, StartResponse, without_delay
+from uws4r.attachment import HubOptions
 from uws4r.conf import conf
 from uws4r.engines import worker_hub
-from uws4r.hub import Hub, HubOptions
+from uws4r.hub import Hub
 from uws4r.redis_store import link_connection
 from uws4r.uwsgi_server import check_server, detach, require_uwsgi, stop_with_worker
 

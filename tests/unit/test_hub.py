@@ -21,8 +21,9 @@ from redis.retry import Retry
 from tests.support.servers import RedisServer, wait_until
 from tests.support.wire import BINARY, CLOSE, PING, PONG, TEXT, Client, close_frame, masked_frame
 from uws4r._connection import Connection
+from uws4r.attachment import Attachment, HubOptions
 from uws4r.engines.thread import run_in_thread
-from uws4r.hub import Attachment, Hub, HubOptions
+from uws4r.hub import Hub
 
 
 class Bench:
@@ -264,7 +265,7 @@ def test_own_copies_on_all_own_channels_are_withheld(bench: Bench) -> None:
     names = ("broadcast:f", "user:john:f")
     sender = bench.join(*names, publish=names)
     sender.send("mine")
-    wait_until(lambda: bench.hub.loop.withheld == 2, "both withheld")
+    wait_until(lambda: bench.hub.fanout.withheld == 2, "both withheld")
     bench.redis.publish("user:john:f", "after")
     assert sender.receive() == "after"
 
@@ -338,7 +339,7 @@ def test_changes_compares_with_what_was_published_before_not_with_what_was_deliv
     bench.redis.publish("broadcast:f", "on")
     assert me.receive() == "on"
     me.send("off")
-    wait_until(lambda: bench.hub.loop.withheld == 1, "mine withheld")
+    wait_until(lambda: bench.hub.fanout.withheld == 1, "mine withheld")
     bench.redis.publish("broadcast:f", "on")
     assert me.receive() == "on"
 
@@ -491,9 +492,9 @@ def test_a_stop_reaches_a_client_behind_a_full_queue(make: Callable[..., Bench])
     client = bench.join("broadcast:f")
 
     def queued_after(size: int) -> int:
-        before = bench.hub.loop.sent
+        before = bench.hub.fanout.sent
         bench.redis.publish("broadcast:f", "x" * size)
-        wait_until(lambda: bench.hub.loop.sent > before, "queued")
+        wait_until(lambda: bench.hub.fanout.sent > before, "queued")
         return bench.call(lambda: sum(c.queued for c in bench.hub.loop.connections))
 
     while (queued := queued_after(50_000)) < 900_000:
@@ -553,7 +554,7 @@ def test_an_abrupt_end_leaves_nothing(bench: Bench) -> None:
     clients[0].send_raw(masked_frame(TEXT, b"half a frame")[:9])
     for client in clients:
         client.sock.close()
-    wait_until(lambda: not bench.hub.loop.connections and not bench.hub.loop.channels, "gone")
+    wait_until(lambda: not bench.hub.loop.connections and not bench.hub.fanout.channels, "gone")
     wait_until(lambda: bench.redis.pubsub_numsub("broadcast:f")[0][1] == 0, "unsubscribed")
 
 
@@ -814,7 +815,7 @@ def test_a_bug_in_attaching_one_connection_ends_that_connection(
     victim.sock.close()
     bench.redis.publish("broadcast:f", "m")
     assert other.receive() == "m"
-    wait_until(lambda: bench.call(lambda: list(bench.hub.loop.channels)) == [b"broadcast:f"], "no interest is left")
+    wait_until(lambda: bench.call(lambda: list(bench.hub.fanout.channels)) == [b"broadcast:f"], "no interest is left")
 
 
 def test_a_bug_in_the_hub_sends_everybody_away_with_1012(

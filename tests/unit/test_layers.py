@@ -9,13 +9,17 @@ PACKAGE = Path(uws4r.__file__).parent
 
 ORDER = [
     "rfc6455", "errors", "_frames", "channels", "conf", "redis_store", "publisher", "subscriber",
-    "_connection", "link", "connector", "_hub", "hub", "engines.thread", "engines",
+    "_connection", "_fanout", "_hub", "link", "connector", "attachment", "hub", "engines.thread", "engines",
     "handshake", "access", "application", "uwsgi_server", "wsgi",
     "signals", "apps",
 ]  # fmt: skip
 
 # Below this line Django's web part and the ORM may be used; above it nothing imports them.
 WEB = ORDER.index("handshake")
+
+
+# What moves the bytes knows nothing of Django at all.
+SERVER = ORDER[ORDER.index("_connection") : ORDER.index("engines")]
 
 
 def imported(path: Path) -> set[str]:
@@ -61,7 +65,9 @@ def test_only_the_web_part_knows_the_web() -> None:
     for name in ORDER[:WEB]:
         for other in imported(modules()[name]):
             assert not other.startswith(("django.db", "django.http", "django.contrib", "django.core.handlers")), name
-            assert not (name in ("hub", "_hub", "link", "_connection") and other.startswith("django")), name
+            assert not (
+                name in ("hub", "_hub", "_fanout", "link", "connector", "_connection") and other.startswith("django")
+            ), name
 
 
 def test_join_name_has_one_caller() -> None:

@@ -1,0 +1,57 @@
+# What the C loop needs of the fan-out: the clients to write to, and the hand-out without the GIL.
+
+cimport cython
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from uws4r._connection cimport Client, Connection
+from uws4r._frames cimport Frame, Runs
+
+
+cdef struct Listeners:
+    Client **items
+    Client *only  # what ``items`` points to while one place is enough, as it is for most channels
+    uint32_t count
+    uint32_t room
+    uint32_t changes  # how many of them want only changes
+
+
+cdef struct Delivery:
+    # A message on its way from the link to the queues of a channel's listeners.
+    Listeners *listeners
+    void *channel
+    Frame *frame
+    uint64_t run
+    uint64_t digest
+
+
+@cython.final
+@cython.no_gc  # a name and a facility refer to nothing
+cdef class Channel:
+    cdef Listeners listeners
+    cdef readonly bytes name
+    cdef readonly object facility
+    cdef public uint32_t interest
+
+
+@cython.final
+cdef class Fanout:
+    cdef readonly dict channels      # name -> Channel
+    cdef readonly uint64_t sent      # messages handed to clients' queues, ever
+    cdef readonly uint64_t withheld  # not handed over because of the rules on duplicates, ever
+    cdef Client **dirty              # those with something to send; NULL for one that has gone
+    cdef uint32_t dirty_count
+    cdef uint32_t dirty_room
+    cdef Delivery *deliveries
+    cdef uint32_t delivery_count
+    cdef uint32_t delivery_room
+    cdef uint64_t expecting          # own copies expected by all clients together
+    cdef Runs runs
+
+    cdef bint mark(self, Client *client) noexcept nogil
+    cdef bint queue(self, Client *client, Frame *frame) noexcept nogil
+    cdef void part(self, Client *client) noexcept
+    cdef void unlist(self, Channel channel, Client *client, uint32_t index)
+    cdef void settle(self) noexcept
+    cdef void fan_out(self) noexcept nogil
+    cdef void deliver(self, Client *client, Delivery *delivery) noexcept nogil
+    cdef bint changed(self, Client *client, Delivery *delivery) noexcept nogil

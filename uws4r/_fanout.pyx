@@ -1,0 +1,357 @@
+"""
+Who listens to what, and the way of a message from the link to the queues of its listeners.
+
+A message is framed once; its listeners queue the same frame. Which of them do not get it is decided
+by the rules on duplicates, here and in ``_frames``. What a delivery touches is C data only, so the
+hand-out runs without the GIL. Nothing here reads or writes a descriptor.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memset
+
+from time import monotonic
+
+from uws4r._connection cimport Client, Connection, Subscription, client_queue
+from uws4r._frames cimport (
+    Frame,
+    Runs,
+    digest_of,
+    frame_new,
+    frame_release,
+    own_expect,
+    own_forget,
+    own_take,
+    unwrap_payload,
+)
+
+cdef enum:
+    TEXT = 1
+    BINARY = 2
+
+
+@cython.final
+@cython.no_gc
+cdef class Channel:
+    """
+    A Redis channel that this worker is subscribed to, and its listeners.
+
+    ``interest`` counts the connections that listen or wait to: the channel is kept while it is not 0.
+    """
+
+    def __cinit__(self, bytes name not None, facility):
+        memset(&self.listeners, 0, sizeof(Listeners))
+        self.listeners.items = &self.listeners.only
+        self.listeners.room = 1
+        self.name = name
+        self.facility = facility
+        self.interest = 0
+
+    def __dealloc__(self):
+        if self.listeners.items != &self.listeners.only:
+            free(self.listeners.items)
+
+    def __len__(self):
+        return self.listeners.count
+
+    def connections(self):
+        """Return the connections that listen."""
+        cdef uint32_t i
+        return [<Connection><PyObject *>self.listeners.items[i].owner for i in range(self.listeners.count)]
+
+
+@cython.final
+cdef class Fanout:
+    """The channels of a worker, their listeners, and the deliveries of the present turn."""
+
+    def __cinit__(self):
+        self.channels = {}
+        self.runs = Runs()
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        for i in range(self.delivery_count):
+            frame_release(self.deliveries[i].frame)
+        free(self.deliveries)
+        free(self.dirty)
+
+    # ------------------------------------------------------------ clients to write to
+
+    def write(self, Connection connection not None, int opcode, bytes payload not None):
+        """Queue one frame for one connection."""
+        cdef Frame *frame = frame_new(
+            <uint8_t>opcode, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload)
+        )
+        if frame == NULL:
+            raise MemoryError
+        cdef bint queued = self.queue(&connection.client, frame)
+        frame_release(frame)
+        if not queued:
+            raise MemoryError
+        if opcode == TEXT or opcode == BINARY:
+            connection.client.messages_out += 1
+
+    def mark_dirty(self, Connection connection not None):
+        """Try in this turn's flush to send what waits for the connection."""
+        if not self.mark(&connection.client):
+            raise MemoryError
+
+    cdef bint mark(self, Client *client) noexcept nogil:
+        # Remember that this client is to be written to in this turn.
+        cdef Client **larger
+        cdef uint32_t room
+        if client.dirty:
+            return True
+        if self.dirty_count == self.dirty_room:
+            room = self.dirty_room * 2 if self.dirty_room else 64
+            larger = <Client **>realloc(self.dirty, room * sizeof(Client *))
+            if larger == NULL:
+                return False
+            self.dirty = larger
+            self.dirty_room = room
+        self.dirty[self.dirty_count] = client
+        self.dirty_count += 1
+        client.dirty = self.dirty_count
+        return True
+
+    cdef bint queue(self, Client *client, Frame *frame) noexcept nogil:
+        return self.mark(client) and client_queue(client, frame)
+
+    cdef void part(self, Client *client) noexcept:
+        # The client goes: nothing may point to it any more. It has left its channels before.
+        if client.dirty:
+            self.dirty[client.dirty - 1] = NULL
+            client.dirty = 0
+        self.expecting -= client.own.count
+        own_forget(&client.own, <uint64_t>-1)
+
+    # ------------------------------------------------------------ channels
+
+    def want(self, bytes name not None, facility):
+        """Return ``(channel, new)`` for a connection that is going to join it; ``new`` has to be subscribed."""
+        cdef Channel channel = self.channels.get(name)
+        cdef bint new = channel is None
+        if new:
+            channel = self.channels[name] = Channel(name, facility)
+        channel.interest += 1
+        return channel, bool(new)
+
+    def unwant(self, Channel channel not None):
+        """Undo one :meth:`want`; return whether nobody wants the channel any more, and forget it then."""
+        channel.interest -= 1
+        if channel.interest:
+            return False
+        self.settle()  # deliveries point into the channel
+        del self.channels[channel.name]
+        return True
+
+    def join(self, Connection connection not None, Channel channel not None):
+        """Deliver the channel's messages to the connection, from this place of the link on."""
+        cdef Client *client = &connection.client
+        cdef Listeners *listeners = &channel.listeners
+        cdef uint32_t room
+        self.settle()
+        cdef Subscription *joined = <Subscription *>realloc(
+            client.joined, (client.joined_count + 1) * sizeof(Subscription)
+        )
+        if joined == NULL:
+            raise MemoryError
+        client.joined = joined
+        cdef Client **larger
+        if listeners.count == listeners.room:
+            room = listeners.room * 2
+            if listeners.items == &listeners.only:
+                larger = <Client **>malloc(room * sizeof(Client *))
+                if larger != NULL:
+                    larger[0] = listeners.only
+            else:
+                larger = <Client **>realloc(listeners.items, room * sizeof(Client *))
+            if larger == NULL:
+                raise MemoryError
+            listeners.items = larger
+            listeners.room = room
+        joined[client.joined_count].channel = <void *>channel
+        joined[client.joined_count].index = listeners.count
+        joined[client.joined_count].delivered = 0
+        client.joined_count += 1
+        listeners.items[listeners.count] = client
+        listeners.count += 1
+        listeners.changes += client.changes
+        client.last_run = self.runs.number
+
+    def listens(self, Connection connection not None, Channel channel not None):
+        """Whether the connection gets the channel's messages."""
+        cdef uint32_t i
+        for i in range(connection.client.joined_count):
+            if connection.client.joined[i].channel == <void *>channel:
+                return True
+        return False
+
+    def leave_all(self, Connection connection not None):
+        """Deliver nothing more to the connection; return the channels that it listened to."""
+        cdef Client *client = &connection.client
+        cdef list left = []
+        cdef Channel channel
+        cdef uint32_t i
+        self.settle()
+        for i in range(client.joined_count):
+            channel = <Channel><PyObject *>client.joined[i].channel
+            left.append(channel)
+            self.unlist(channel, client, client.joined[i].index)
+        free(client.joined)
+        client.joined = NULL
+        client.joined_count = 0
+        return left
+
+    cdef void unlist(self, Channel channel, Client *client, uint32_t index):
+        # The last listener takes the place of the one that goes.
+        cdef Listeners *listeners = &channel.listeners
+        cdef Client *last
+        cdef uint32_t i
+        listeners.count -= 1
+        listeners.changes -= client.changes
+        last = listeners.items[listeners.count]
+        listeners.items[index] = last
+        for i in range(last.joined_count):
+            if last.joined[i].channel == <void *>channel:
+                last.joined[i].index = index
+
+    # ------------------------------------------------------------ messages
+
+    def push(self, bytes name not None, bytes data not None):
+        """A message came over the link: frame it once, for all who listen to the channel at this place."""
+        cdef Channel channel = self.channels.get(name)
+        if channel is None:  # unsubscribed, but the confirmation is still on its way
+            self.runs.end()
+            return
+        cdef bytes payload
+        cdef bint text
+        payload, text, _ = unwrap_payload(data)
+        cdef uint64_t run = self.runs.note(
+            name, channel.facility, payload, text, monotonic()
+        )
+        if not channel.listeners.count or not payload:
+            return
+        cdef Delivery *larger
+        cdef uint32_t room
+        if self.delivery_count == self.delivery_room:
+            room = self.delivery_room * 2 if self.delivery_room else 64
+            larger = <Delivery *>realloc(self.deliveries, room * sizeof(Delivery))
+            if larger == NULL:
+                raise MemoryError
+            self.deliveries = larger
+            self.delivery_room = room
+        cdef Frame *frame = frame_new(
+            TEXT if text else BINARY, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload)
+        )
+        if frame == NULL:
+            raise MemoryError
+        cdef Delivery *delivery = &self.deliveries[self.delivery_count]
+        delivery.listeners = &channel.listeners
+        delivery.channel = <void *>channel
+        delivery.frame = frame
+        delivery.run = run
+        # Nobody asks for the digest unless somebody expects a copy of his own or wants changes only.
+        delivery.digest = digest_of(payload, text) if self.expecting or channel.listeners.changes else 0
+        self.delivery_count += 1
+
+    cdef void settle(self) noexcept:
+        # Before the listeners, or what they expect, change: hand out what came before that.
+        if self.delivery_count:
+            self.fan_out()
+
+    def reply(self):
+        """A reply came over the link: what comes after it belongs to another publish."""
+        self.settle()
+        self.runs.end()
+
+    cdef void fan_out(self) noexcept nogil:
+        # Neighbours on one channel are handed out together: each listener's data is fetched once.
+        cdef uint32_t start = 0, end, i, k
+        cdef Listeners *listeners
+        while start < self.delivery_count:
+            listeners = self.deliveries[start].listeners
+            end = start + 1
+            while end < self.delivery_count and self.deliveries[end].listeners == listeners:
+                end += 1
+            for k in range(listeners.count):
+                for i in range(start, end):
+                    self.deliver(listeners.items[k], &self.deliveries[i])
+            for i in range(start, end):
+                frame_release(self.deliveries[i].frame)
+            start = end
+        self.delivery_count = 0
+
+    cdef void deliver(self, Client *client, Delivery *delivery) noexcept nogil:
+        # Asked first: it also notes the message, whatever withholds it.
+        cdef bint fresh = not client.changes or self.changed(client, delivery)
+        if client.own.count and own_take(&client.own, delivery.channel, delivery.digest):
+            self.expecting -= 1
+            self.withheld += 1
+            return
+        if client.last_run == delivery.run:
+            self.withheld += 1
+            return
+        if not fresh:
+            self.withheld += 1
+            return
+        if not self.queue(client, delivery.frame):
+            client.ended = True  # no memory: to skip a message silently is worse than to lose the client
+            return
+        client.last_run = delivery.run
+        client.messages_out += 1
+        self.sent += 1
+
+    cdef bint changed(self, Client *client, Delivery *delivery) noexcept nogil:
+        cdef uint32_t i
+        for i in range(client.joined_count):
+            if client.joined[i].channel == delivery.channel:
+                if client.joined[i].delivered == delivery.digest:
+                    return False
+                client.joined[i].delivered = delivery.digest
+        return True
+
+    def greet(self, Connection connection not None, list values not None):
+        """
+        Queue the persisted values of a connection's channels, in their order, equal ones once.
+
+        Args:
+            values: What Redis holds for each channel that the connection has just joined; None for nothing.
+        """
+        cdef Client *client = &connection.client
+        cdef set seen = set()
+        cdef bytes payload
+        cdef bint text
+        cdef uint32_t i = 0
+        for data in values:
+            if isinstance(data, bytes) and data:
+                payload, text, _ = unwrap_payload(data)
+                if i < client.joined_count:
+                    client.joined[i].delivered = digest_of(payload, text)
+                if payload and (payload, text) not in seen:
+                    seen.add((payload, text))
+                    self.write(connection, TEXT if text else BINARY, payload)
+            i += 1
+
+    def expect(self, Connection connection not None, list channels not None, bytes payload not None,
+               bint text, uint64_t publish):
+        """The connection publishes ``payload``: withhold its own copy on each of ``channels``."""
+        cdef Client *client = &connection.client
+        cdef uint64_t digest = digest_of(payload, text)
+        cdef Channel channel
+        self.settle()  # what came before the publish is no copy of it
+        for channel in channels:
+            if not own_expect(&client.own, <void *>channel, digest, publish):
+                raise MemoryError
+            self.expecting += 1
+
+    def forget(self, Connection connection not None, uint64_t publish):
+        """Copies of the connection's publishes up to this one can no longer come."""
+        cdef Client *client = &connection.client
+        self.settle()
+        self.expecting -= client.own.count
+        own_forget(&client.own, publish)
+        self.expecting += client.own.count
