@@ -93,7 +93,9 @@ virtual_environment() {
         "$VENV/bin/pip" install --quiet --upgrade pip "setuptools>=77" wheel "Cython>=3.0.11"
         rm -f "$VENV/extensions.stamp"
         # Compiled here, and never from a cache: a uWSGI that was built without PCRE would come back.
-        "$VENV/bin/pip" install --quiet --no-cache-dir --no-binary uwsgi --no-build-isolation --editable ".[$EXTRAS]"
+        # What it says on standard error is a warning about editable installs in general; a failure says it again.
+        "$VENV/bin/pip" install --quiet --no-cache-dir --no-binary uwsgi --no-build-isolation --editable ".[$EXTRAS]" \
+            2>"$VENV/pip.log" || { cat "$VENV/pip.log" >&2; fail "pip install failed"; }
         source_digest > "$VENV/extensions.stamp"
         cp pyproject.toml "$stamp"
     fi

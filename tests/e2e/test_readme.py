@@ -87,22 +87,62 @@ def test_a_port_that_is_taken_is_a_clear_error(tmp_path: Path, redis_server: Red
     assert f"port {redis_server.port} is not free" in process.log
 
 
-def test_adding_it_to_a_site_as_the_readme_says(tmp_path: Path, redis_server: RedisServer) -> None:
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment of its own, with uws4r installed by the README's command; its ``bin``."""
+    directory = tmp_path_factory.mktemp("installed")
+    source = directory / "source"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", ".venv", "build", "*.so", "*.c", "*.egg-info"))
+    subprocess.run([sys.executable, "-m", "venv", directory / "venv"], check=True)
+    command = re.findall(r"`pip (install '[^`]+)`", README)[0]
+    pip = directory / "venv" / "bin" / "pip"
+    done = subprocess.run(f"{pip} {command}", shell=True, cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return directory / "venv" / "bin"
+
+
+@pytest.mark.slow
+def test_the_installed_package_is_complete(installed: Path, redis_server: RedisServer) -> None:
+    """Outside the tree: modules, stubs, the mark of typed packages; publishing needs no uWSGI."""
+    script = (
+        "import sys, pathlib, uws4r; from django.conf import settings\n"
+        f"settings.configure(WS4REDIS_CONNECTION={redis_server.url!r})\n"
+        "from uws4r.publisher import RedisPublisher\n"
+        "RedisPublisher(facility='f', broadcast=True).publish_message('m')\n"
+        "assert not {'uwsgi', 'gevent', 'uws4r.hub'} & set(sys.modules)\n"
+        "print(*sorted(p.name for p in pathlib.Path(uws4r.__file__).parent.iterdir()))"
+    )
+    environment = {**os.environ, "PYTHONPATH": ""}
+    done = subprocess.run(
+        [installed / "python", "-c", script], cwd=installed, env=environment, capture_output=True, text=True, check=True
+    )
+    files = done.stdout.split()
+    assert {"py.typed", "_frames.pyi", "_hub.pyi", "publisher.py"} <= set(files)
+    assert not [name for name in files if name.endswith(".c")]
+
+
+@pytest.mark.slow
+def test_adding_it_to_a_site_as_the_readme_says(tmp_path: Path, redis_server: RedisServer, installed: Path) -> None:
     """A newcomer's way: startproject, then what the README's blocks say, then the command it prints."""
     redis_server.client.flushall()
-    env = {name: value for name, value in os.environ.items() if name not in ("DJANGO_SETTINGS_MODULE", "PYTHONPATH")}
-    subprocess.run([sys.executable, "-m", "django", "startproject", "mysite", str(tmp_path)], env=env, check=True)
+    subprocess.run([installed / "django-admin", "startproject", "mysite", str(tmp_path)], check=True)
     settings, wsgi, view = blocks("python")
     settings = settings.replace("redis://localhost:6379/0", redis_server.url)
     with (tmp_path / "mysite" / "settings.py").open("a") as file:
-        file.write(settings + '\nALLOWED_HOSTS = ["localhost"]\n')
+        file.write(settings)
     (tmp_path / "mysite" / "wsgi.py").write_text(wsgi)
     (tmp_path / "mysite" / "urls.py").write_text(view)
     command = re.findall(r"^uwsgi (.*)$", "\n".join(blocks("sh")), re.MULTILINE)[0]
     port = free_port()
     assert ":8000" in command
     options = command.replace(":8000", f"127.0.0.1:{port}").split()
-    uwsgi = Uwsgi(tmp_path, ["--chdir", tmp_path, "--virtualenv", sys.prefix, *options], {"PYTHONDEVMODE": ""}, port)
+    uwsgi = Uwsgi(
+        tmp_path,
+        ["--chdir", tmp_path, "--virtualenv", installed.parent, *options],
+        {"PYTHONDEVMODE": "", "PYTHONPATH": ""},
+        port,
+        program=installed / "uwsgi",
+    )
     try:
         script = blocks("html")[0]
         path = re.findall(r"/ws/[\w?&=-]+", script)[0]

@@ -125,9 +125,16 @@ class RedisServer:
 class Uwsgi:
     """A uWSGI with these options, serving HTTP on ``address`` when it is ready."""
 
-    def __init__(self, directory: Path, options: list[str | Path], env: dict[str, str], port: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        options: list[str | Path],
+        env: dict[str, str],
+        port: int,
+        program: Path = BIN / "uwsgi",
+    ) -> None:
         self.address = ("127.0.0.1", port)
-        self.process = Process([BIN / "uwsgi", *options], directory / f"uwsgi-{port}.log", env)
+        self.process = Process([program, *options], directory / f"uwsgi-{port}.log", env)
         self.process.wait_ready(self._answers)
 
     def _answers(self) -> bool:
