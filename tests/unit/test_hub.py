@@ -727,7 +727,10 @@ def test_a_redis_that_falls_silent_is_noticed(make: Callable[..., Bench], own_re
         wait_until(lambda: not bench.hub.connector.up.is_set(), "noticed", timeout=5)
     finally:
         own_redis.process.process.send_signal(signal.SIGCONT)
-    wait_until(lambda: own_redis.client.publish("broadcast:f", "back"), "subscribed again")
+    wait_until(bench.hub.connector.up.is_set, "a new link")
+    # Redis may take some time to see that the old one has gone.
+    wait_until(lambda: [link["sub"] for link in own_redis.links()] == ["1"], "subscribed again")
+    own_redis.client.publish("broadcast:f", "back")
     assert client.receive() == "back"
 
 
