@@ -88,7 +88,7 @@ class Application:
             logger.info("%s: %s", ascii(environ.get("PATH_INFO")), ascii(str(error)))
             return refuse(start_response, HandshakeError("The request is not acceptable"))
         except PermissionDenied as error:
-            logger.info("%s: permission denied: %s", ascii(environ.get("PATH_INFO")), error)
+            logger.info("%s: permission denied: %s", ascii(environ.get("PATH_INFO")), ascii(str(error)))
             return refuse(start_response, HandshakeError("Not allowed", status=403))
         except ConfigurationError as error:
             logger.error("a websocket is refused: %s", error)

@@ -8,6 +8,7 @@ Under uWSGI, loading fails with a :class:`~uws4r.errors.ConfigurationError` wher
 import os
 import resource
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import django
@@ -42,6 +43,7 @@ def _get_hub() -> Hub:
     return worker_hub(_make_hub, stop_with_worker)
 
 
+check_once = cache(check_server)  # a site's wsgi.py with wrap() would ask twice
 application = Application(_get_hub, require_uwsgi, lambda environ: without_delay(detach(environ)))
 
 
@@ -51,7 +53,7 @@ def wrap(django_application: Callable[..., Iterable[bytes]]) -> Callable[..., It
 
         application = wrap(get_wsgi_application())
     """
-    check_server()
+    check_once()
 
     def both(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         if environ.get("PATH_INFO", "").startswith(conf.WEBSOCKET_URL):
@@ -63,4 +65,4 @@ def wrap(django_application: Callable[..., Iterable[bytes]]) -> Callable[..., It
 
 if "DJANGO_SETTINGS_MODULE" in os.environ:  # `module = uws4r.wsgi:application`; a site's wsgi.py may set it later
     django.setup(set_prefix=False)
-    check_server()
+    check_once()
