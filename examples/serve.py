@@ -106,7 +106,8 @@ def main() -> None:
     check_port()
     if "UWS4R_REDIS" in os.environ:
         check_redis(os.environ["UWS4R_REDIS"])
-    signal.signal(signal.SIGTERM, interrupted)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell that starts us in the background ignores SIGINT
+        signal.signal(number, interrupted)
     directory = Path(tempfile.mkdtemp(prefix="uws4r-"))
     env = {
         "DJANGO_SETTINGS_MODULE": "chat.settings",
@@ -115,13 +116,15 @@ def main() -> None:
         "UWS4R_RUN": str(directory),
         "UWS4R_HOST": HOST,
         "UWS4R_PORT": PORT,
+        "UWS4R_STATIC": str(directory / "static"),
     }
     started: list[subprocess.Popen[bytes]] = []
     try:
         if "UWS4R_REDIS" not in env:
             process, env["UWS4R_REDIS"] = embedded_redis(directory, env)
             started.append(process)
-        subprocess.run([sys.executable, SITE / "manage.py", "migrate", "-v0"], env=env, check=True)
+        for command in (["migrate", "-v0"], ["loaddata", "-v0", "users"], ["collectstatic", "-v0", "--noinput"]):
+            subprocess.run([sys.executable, SITE / "manage.py", *command], env=env, check=True)
         uwsgi = start([Path(sys.executable).with_name("uwsgi"), "--ini", ROOT / "emperor" / "uwsgi.ini"], env)
         started.append(uwsgi)
         wait_until(page_is_there, uwsgi)

@@ -7,8 +7,10 @@ closed: an error in a callback refuses, it never grants.
 
 import logging
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
+from ipaddress import ip_address, ip_network
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -22,7 +24,7 @@ from django.utils.functional import LazyObject, SimpleLazyObject
 from django.utils.module_loading import import_string
 
 from uws4r.conf import conf
-from uws4r.errors import HandshakeError
+from uws4r.errors import ConfigurationError, HandshakeError
 from uws4r.subscriber import facility_of
 
 logger = logging.getLogger("uws4r.access")
@@ -140,6 +142,40 @@ def grant_channels(request: HttpRequest, channels: list[str]) -> list[str]:
     return [channel for channel in channels if channel in granted]
 
 
+@lru_cache(maxsize=8)
+def _networks(proxies: tuple[str, ...]) -> tuple[bool, list[Any]]:
+    try:
+        return "unix" in proxies, [ip_network(proxy, strict=False) for proxy in proxies if proxy != "unix"]
+    except ValueError as error:
+        raise ConfigurationError(
+            f"UWS4R_PROXIES must be a list of addresses and networks, or 'unix': {error}"
+        ) from None
+
+
+def client_address(meta: Mapping[str, Any]) -> str:
+    """
+    Return the client's address: the nearest one that is no proxy of ``UWS4R_PROXIES``.
+
+    Each proxy adds the address it was called from at the end of X-Forwarded-For; what a client has written
+    there itself stands before that and is never reached.
+    """
+    address = meta.get("REMOTE_ADDR", "")
+    if address in ("", "0.0.0.0"):
+        address = "unix"
+    unix, networks = _networks(tuple(conf.UWS4R_PROXIES))
+    forwarded = meta.get("HTTP_X_FORWARDED_FOR", "").split(",")
+    while forwarded:
+        try:
+            trusted = unix if address == "unix" else any(ip_address(address) in network for network in networks)
+            if not trusted:
+                break
+            address = str(ip_address(forwarded[-1].strip()))
+        except ValueError:  # no address: something else than a proxy has written it
+            break
+        forwarded.pop()
+    return address
+
+
 def identify(request: HttpRequest) -> str:
     """Return the client for the log: address, path, and the user where he is known already."""
     path = quote(request.path_info, safe="/:@!$&'()*+,;=~")
@@ -149,4 +185,4 @@ def identify(request: HttpRequest) -> str:
     known = user is not None and not (isinstance(user, LazyObject) and user._wrapped.__class__ is object)
     if known and user.is_authenticated:
         name = quote(str(user.get_username()), safe="@+")
-    return f"{request.META.get('REMOTE_ADDR') or 'unix'} {name} {path}"
+    return f"{client_address(request.META)} {name} {path}"

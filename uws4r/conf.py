@@ -72,6 +72,11 @@ class Conf:
         return origins
 
     @property
+    def UWS4R_PROXIES(self) -> list[str]:
+        """Proxies whose X-Forwarded-For is believed: addresses, networks, or ``"unix"``. ``["unix"]``."""
+        return self._get("UWS4R_PROXIES", ["unix"])
+
+    @property
     def UWS4R_PING_INTERVAL(self) -> float:
         """Seconds of silence before the server pings a client; 0 disables pings. 25."""
         return self._get("UWS4R_PING_INTERVAL", 25.0)

@@ -13,10 +13,14 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 
 INSTALLED_APPS = [
+    "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
+    "django.contrib.messages",
     "django.contrib.sessions",
+    "django.contrib.staticfiles",
     "uws4r",
+    "chat",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -24,15 +28,17 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
 ]
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "chat" / "templates"],
+        "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
             ]
         },
     }
@@ -43,12 +49,17 @@ DATABASES = {
         "NAME": os.environ.get("CHAT_DATABASE", BASE_DIR / "chat.sqlite3"),
     }
 }
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "lobby"
+STATIC_URL = "/static/"
+STATIC_ROOT = os.environ.get("UWS4R_STATIC", BASE_DIR / "static")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Redis, and for how long the last message of a channel is kept for those who come later.
 WS4REDIS_CONNECTION = os.environ.get("UWS4R_REDIS", "redis://localhost:6379/0")
 WS4REDIS_PREFIX = "chat"
 WS4REDIS_EXPIRE = 600
+WS4REDIS_ALLOWED_CHANNELS = "chat.access.allowed_channels"
 
 LOGGING = {
     "version": 1,
