@@ -45,6 +45,13 @@ missing_packages() {
     # uWSGI without PCRE has no `route =`, and the emperor cannot tell websockets from pages.
     echo '#include <pcre2.h>' | gcc -E -DPCRE2_CODE_UNIT_WIDTH=8 - >/dev/null 2>&1 || echo libpcre2-dev
     command -v redis-server >/dev/null || echo redis-server
+    if [ "${1:-}" = tests ]; then
+        command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || echo nginx-light
+        command -v chromium >/dev/null || echo chromium
+        command -v chromedriver >/dev/null || echo chromium-driver
+        command -v openssl >/dev/null || echo openssl
+        command -v redis-cli >/dev/null || echo redis-tools
+    fi
     find_python >/dev/null || echo python3 python3-venv python3-dev
 }
 
@@ -65,7 +72,7 @@ CODE
 
 system_packages() {
     local packages
-    packages=$(missing_packages | tr '\n' ' ')
+    packages=$(missing_packages "$@" | tr '\n' ' ')
     [ -n "${packages// /}" ] || return 0
     can_install || fail "Please install these packages and call me again: $packages"
     say "installing $packages"
@@ -73,7 +80,7 @@ system_packages() {
     # Without its own service: nothing here uses Redis on its usual port.
     # shellcheck disable=SC2086
     as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $packages >/dev/null
-    packages=$(missing_packages | tr '\n' ' ')
+    packages=$(missing_packages "$@" | tr '\n' ' ')
     [ -z "${packages// /}" ] || fail "still missing after apt-get install: $packages"
 }
 
@@ -122,7 +129,7 @@ extensions() {
 }
 
 build() {
-    system_packages
+    system_packages "$@"
     virtual_environment
     uwsgi_with_routes
     extensions
@@ -147,7 +154,7 @@ lint() {
 }
 
 run_tests() {
-    build
+    build tests
     case "${1:-all}" in
         all)
             lint

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
@@ -85,20 +84,6 @@ def test_a_port_that_is_taken_is_a_clear_error(tmp_path: Path, redis_server: Red
     )
     assert process.process.wait(60) == 1
     assert f"port {redis_server.port} is not free" in process.log
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment of its own, with uws4r installed by the README's command; its ``bin``."""
-    directory = tmp_path_factory.mktemp("installed")
-    source = directory / "source"
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", ".venv", "build", "*.so", "*.c", "*.egg-info"))
-    subprocess.run([sys.executable, "-m", "venv", directory / "venv"], check=True)
-    command = re.findall(r"`pip (install '[^`]+)`", README)[0]
-    pip = directory / "venv" / "bin" / "pip"
-    done = subprocess.run(f"{pip} {command}", shell=True, cwd=source, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return directory / "venv" / "bin"
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 from tests.support.servers import ROOT, Process, RedisServer, Uwsgi, free_port, wait_until
 
@@ -69,12 +68,13 @@ def chat_manage(env: dict[str, str], *arguments: str) -> str:
     return done.stdout
 
 
-NGINX = """
+NGINX_MAIN = (
+    ("user root;" if os.getuid() == 0 else "")
+    + """
 daemon off;
 worker_processes 1;
 error_log stderr warn;
 pid {directory}/nginx.pid;
-user root;
 events {{ worker_connections 4096; }}
 http {{
     include /etc/nginx/mime.types;
@@ -84,12 +84,16 @@ http {{
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        set $uws4r_run {run};
-        set $uws4r_static {static};
-        include {root}/nginx/uws4r.conf;
-    }}
+    {server}
+}}
+"""
+)
+SERVER = """
+server {{
+    listen 127.0.0.1:{port};
+    set $uws4r_run {run};
+    set $uws4r_static {static};
+    include {root}/nginx/uws4r.conf;
 }}
 """
 
@@ -100,15 +104,9 @@ class Nginx:
     def __init__(self, directory: Path, emperor: Emperor) -> None:
         self.port = free_port()
         config = directory / "nginx.conf"
-        values: dict[str, Any] = {
-            "directory": directory,
-            "port": self.port,
-            "run": emperor.run,
-            "static": emperor.env.get("UWS4R_STATIC", directory),
-            "root": ROOT,
-        }
-        text = NGINX.format(**values)
-        config.write_text(text if os.getuid() == 0 else text.replace("user root;", ""))
+        static = emperor.env.get("UWS4R_STATIC", directory)
+        server = SERVER.format(port=self.port, run=emperor.run, static=static, root=ROOT)
+        config.write_text(NGINX_MAIN.format(directory=directory, server=server))
         program = shutil.which("nginx") or "/usr/sbin/nginx"
         self.process = Process([program, "-p", directory, "-c", config], directory / f"nginx-{self.port}.log")
         self.process.wait_ready(lambda: answers(self.port))

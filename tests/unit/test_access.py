@@ -33,5 +33,8 @@ def test_the_clients_address_is_the_nearest_that_is_no_proxy(
 
 
 def test_a_proxy_that_is_no_address_is_an_error() -> None:
-    with override_settings(UWS4R_PROXIES=["nginx"]), pytest.raises(ConfigurationError, match="UWS4R_PROXIES must list"):
+    with (
+        override_settings(UWS4R_PROXIES=["nginx"]),
+        pytest.raises(ConfigurationError, match="must be a list"),
+    ):
         client_address({"REMOTE_ADDR": "10.0.0.1"})

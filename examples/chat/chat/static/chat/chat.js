@@ -8,31 +8,29 @@ const form = document.querySelector("form.compose");
 const url = new URL(`/ws/${page.facility}?${page.flags}`, location.href);
 url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
 
+const me = Math.random().toString(36).slice(2); // this window, among all the guests of the lobby
+
 let socket;
 let attempts = 0;
 
 /** Anybody may publish in the lobby, and anything: what is no message of ours is shown as it is. */
 function read(data) {
   try {
-    const { from, text } = JSON.parse(data);
-    return { from: String(from), text: String(text) };
+    const { from, text, by } = JSON.parse(data);
+    return { from: String(from), text: String(text), mine: by ? by === me : from === page.user };
   } catch {
     return { from: "?", text: String(data) };
   }
 }
 
-function show({ from, text }) {
+function show({ from, text, mine = false }) {
   const item = document.createElement("li");
   const name = document.createElement("b");
   name.textContent = from; // text, never markup
   item.append(name, text);
-  item.classList.toggle("mine", from === sender());
+  item.classList.toggle("mine", mine);
   list.append(item);
   list.scrollTop = list.scrollHeight;
-}
-
-function sender() {
-  return form.elements.name ? form.elements.name.value : page.user;
 }
 
 function setState(name) {
@@ -60,7 +58,8 @@ form.addEventListener("submit", async (event) => {
     const response = await fetch(form.action, { method: "POST", body: new FormData(form) });
     if (!response.ok) show({ from: "the server", text: `refused (${response.status})` });
   } else {
-    socket.send(JSON.stringify({ from: sender(), text: form.elements.text.value }));
+    const from = form.elements.name ? form.elements.name.value : page.user;
+    socket.send(JSON.stringify({ from, text: form.elements.text.value, by: me }));
   }
   form.elements.text.value = "";
   form.elements.text.focus();

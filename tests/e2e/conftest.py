@@ -1,0 +1,25 @@
+"""What only the end-to-end tests share."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import ROOT
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment of its own, with uws4r installed by the README's command; its ``bin``."""
+    directory = tmp_path_factory.mktemp("installed")
+    source = directory / "source"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", ".venv", "build", "*.so", "*.c", "*.egg-info"))
+    subprocess.run([sys.executable, "-m", "venv", directory / "venv"], check=True)
+    command = re.findall(r"`pip (install '[^`]+)`", (ROOT / "README.md").read_text())[0]
+    pip = directory / "venv" / "bin" / "pip"
+    done = subprocess.run(f"{pip} {command}", shell=True, cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return directory / "venv" / "bin"
