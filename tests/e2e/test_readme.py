@@ -62,18 +62,21 @@ def test_build_sh_run_serves_the_chat_and_ends_what_it_started(tmp_path: Path) -
         "PYTHONPATH": "",
     }
     process = Process([ROOT / "build.sh", "run"], tmp_path / "run.log", env)
-    process.wait_ready(lambda: f"http://localhost:{port}/" in process.log, timeout=60)
-    page = urllib.request.urlopen(f"http://localhost:{port}/").read().decode()
-    assert "/ws/lobby?subscribe-broadcast&publish-broadcast&echo" in page
-    path = "/ws/lobby?subscribe-broadcast&publish-broadcast&echo"
-    origin: dict[str, str | None] = {"Host": f"localhost:{port}", "Origin": f"http://localhost:{port}"}
-    with connect(("127.0.0.1", port), path, origin) as one, connect(("127.0.0.1", port), path, origin) as two:
-        message = json.dumps({"from": "one", "text": "hello"})
-        one.send(message)
-        assert one.receive() == message
-        assert two.receive() == message
-    assert len(processes_of(mark)) > 4
-    assert process.stop(signal.SIGINT) == 0, process.log
+    try:
+        process.wait_ready(lambda: f"http://localhost:{port}/" in process.log, timeout=60)
+        page = urllib.request.urlopen(f"http://localhost:{port}/").read().decode()
+        flags = re.findall(r'data-facility="lobby" data-flags="([^"]+)"', page)[0].replace("&amp;", "&")
+        path = f"/ws/lobby?{flags}"
+        origin: dict[str, str | None] = {"Host": f"localhost:{port}", "Origin": f"http://localhost:{port}"}
+        with connect(("127.0.0.1", port), path, origin) as one, connect(("127.0.0.1", port), path, origin) as two:
+            message = json.dumps({"from": "one", "text": "hello"})
+            one.send(message)
+            assert one.receive() == message
+            assert two.receive() == message
+        assert len(processes_of(mark)) > 4
+    finally:
+        status = process.stop(signal.SIGINT)
+    assert status == 0, process.log
     wait_until(lambda: processes_of(mark) == [], "everything has ended")
     assert "Traceback" not in process.log
 
