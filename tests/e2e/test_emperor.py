@@ -96,6 +96,7 @@ def test_a_vassal_that_reloads_says_1012_and_the_next_client_is_served(emperor: 
     emperor.join("/ws/foo?subscribe-broadcast")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_of_the_emperor_says_1012_and_ends_everything(
     redis_server: RedisServer, database: Path, number: int

@@ -51,6 +51,7 @@ def processes_of(directory: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_build_sh_run_serves_the_chat_and_ends_what_it_started(tmp_path: Path) -> None:
     port = free_port()
     mark = f"UWS4R_TEST_MARK={tmp_path}"

@@ -188,6 +188,7 @@ def test_a_worker_killed_with_9_takes_only_its_own_clients(served: Callable[...,
 # ---------------------------------------------------------------- Redis
 
 
+@pytest.mark.slow
 def test_redis_not_there_at_the_start(served: Callable[..., Site], own_redis: RedisServer) -> None:
     own_redis_stopped = own_redis
     site = served(redis=own_redis)

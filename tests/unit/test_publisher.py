@@ -207,6 +207,7 @@ def test_publishing_to_nobody_is_logged_unless_an_audience_is_empty(
     assert "published to nobody: name an audience" in caplog.text
 
 
+@pytest.mark.slow  # redis-py tries again several times
 def test_redis_that_is_not_there_is_an_error_within_a_bounded_time() -> None:
     with (
         override_settings(WS4REDIS_CONNECTION={"host": "127.0.0.1", "port": free_port()}),
