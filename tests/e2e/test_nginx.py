@@ -13,7 +13,7 @@ import pytest
 from tests.support.deployed import Emperor, Nginx
 from tests.support.servers import ROOT, SITE, RedisServer, wait_until
 from tests.support.site import Site, site_env
-from tests.support.wire import TEXT, connect, masked_frame
+from tests.support.wire import PONG, TEXT, connect, masked_frame
 
 pytestmark = pytest.mark.e2e
 
@@ -75,28 +75,40 @@ def test_the_clients_own_address_is_logged(nginx: Site) -> None:
     assert "203.0.113.7" not in nginx.uwsgi.log
 
 
-def test_two_messages_a_millisecond_apart_do_not_wait_for_an_acknowledgement(front: Site) -> None:
-    """With Nagle's algorithm the second waits for the client's delayed ACK, 40 ms and more."""
-    client = front.join("/ws/nagle?subscribe-broadcast")
+def second_message_delays(site: Site) -> list[float]:
+    """Seconds that each second message needs, a millisecond behind a first one; sorted."""
+    client = site.join("/ws/nagle?subscribe-broadcast")
     delays: list[float] = []
     for i in range(30):
         sent: list[float] = []
 
         def publish(i: int = i, sent: list[float] = sent) -> None:
-            front.redis.client.publish("broadcast:nagle", f"{i} first")
+            site.redis.client.publish("broadcast:nagle", f"{i} first")
             until = time.monotonic() + 0.001
             while time.monotonic() < until:
                 pass
             sent.append(time.monotonic())
-            front.redis.client.publish("broadcast:nagle", f"{i} second")
+            site.redis.client.publish("broadcast:nagle", f"{i} second")
 
+        client.send_raw(masked_frame(PONG))  # a client that also talks delays its acknowledgements
         publisher = threading.Thread(target=publish)
         publisher.start()
         assert [client.receive(), client.receive()] == [f"{i} first", f"{i} second"]
-        delays.append(time.monotonic() - sent[0] if sent else 0.0)
+        received = time.monotonic()
         publisher.join()
+        delays.append(received - sent[0])
+    return sorted(delays)
+
+
+def test_two_messages_a_millisecond_apart_do_not_wait_for_an_acknowledgement(front: Site) -> None:
+    """With Nagle's algorithm the second waits for the client's delayed ACK: 41 ms in the median, seen here."""
+    delays = second_message_delays(front)
     assert statistics.median(delays) < 0.020, delays
-    assert sorted(delays)[-5] < 0.035, delays
+
+
+def test_nor_do_they_without_anything_in_front(site: Site) -> None:
+    delays = second_message_delays(site)
+    assert statistics.median(delays) < 0.020, delays
 
 
 def test_the_file_has_what_websockets_need() -> None:
