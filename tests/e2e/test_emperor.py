@@ -2,14 +2,14 @@
 
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.servers import ROOT, SITE, RedisServer, Uwsgi, free_port, wait_until
+from tests.support.deployed import Emperor
+from tests.support.servers import ROOT, SITE, RedisServer, wait_until
 from tests.support.site import Site, site_env
 from tests.support.wire import TEXT, masked_frame
 
@@ -17,17 +17,8 @@ pytestmark = pytest.mark.e2e
 
 
 def emperor_at(directory: Path, redis: RedisServer, database: Path) -> Site:
-    port = free_port()
-    env = {
-        **site_env(redis.url, database),
-        "UWS4R_PORT": str(port),
-        "UWS4R_RUN": str(directory / "run"),
-        "UWS4R_SITE": str(SITE),
-        "VIRTUAL_ENV": sys.prefix,
-    }
-    uwsgi = Uwsgi(directory, ["--ini", ROOT / "emperor" / "uwsgi.ini"], env, port)
-    wait_until(lambda: uwsgi.log.count("is ready to accept requests") == 2, "both vassals ready")
-    return Site(redis, env, uwsgi.address, uwsgi, workers=2)
+    emperor = Emperor(directory, {**site_env(redis.url, database), "UWS4R_SITE": str(SITE)})
+    return Site(redis, emperor.env, emperor.uwsgi.address, emperor.uwsgi, workers=2)
 
 
 @pytest.fixture(scope="module")
