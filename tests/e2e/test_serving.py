@@ -276,14 +276,13 @@ def old_redis(request: pytest.FixtureRequest) -> Iterator[FakeRedis]:
 def start_failing(tmp_path: Path, database: Path, url: str, *options: str) -> str:
     """Start a uWSGI that must not start; return its log."""
     port = free_port()
-    with pytest.raises(AssertionError) as caught:
-        Uwsgi(
-            tmp_path,
-            ["--module", "uws4r.wsgi:application", *options, *(("--http-socket", f"127.0.0.1:{port}"))],
-            site_env(url, database),
-            port,
-        )
-    return str(caught.value)
+    arguments = ["--module", "uws4r.wsgi:application", *options, "--http-socket", f"127.0.0.1:{port}"]
+    try:
+        uwsgi = Uwsgi(tmp_path, [*arguments], site_env(url, database), port)
+    except AssertionError as error:
+        return str(error)
+    uwsgi.stop()
+    raise AssertionError(f"started:\n{uwsgi.log}")
 
 
 def test_a_redis_before_6_is_an_error_at_the_start(tmp_path: Path, database: Path, old_redis: FakeRedis) -> None:
