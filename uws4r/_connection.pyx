@@ -268,6 +268,11 @@ cdef class Connection:
         self.client.pinged = pinged
 
     @property
+    def paused(self):
+        """Whether nothing is received from the client for now."""
+        return bool(self.client.paused)
+
+    @property
     def echo(self):
         """Whether the client gets its own messages back."""
         return bool(self.client.echo)

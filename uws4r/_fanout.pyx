@@ -57,11 +57,6 @@ cdef class Channel:
     def __len__(self):
         return self.listeners.count
 
-    def connections(self):
-        """Return the connections that listen."""
-        cdef uint32_t i
-        return [<Connection><PyObject *>self.listeners.items[i].owner for i in range(self.listeners.count)]
-
 
 @cython.final
 cdef class Fanout:

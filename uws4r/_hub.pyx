@@ -390,6 +390,7 @@ cdef class Loop:
         if connection.client.state != GONE and connection.client.paused != paused:
             connection.client.paused = paused
             connection.client.heard = milliseconds()  # a silence that we imposed does not count
+            connection.client.pinged = False
             self.rearm(&connection.client)
 
     # ------------------------------------------------------------ the link's descriptor

@@ -343,7 +343,9 @@ class Hub:
             self._drop(connection)
             return
         silence = self.loop.silence(connection)
-        if connection.pinged:
+        if connection.paused:  # its pong would not be read
+            self.loop.set_timer(connection, self.options.ping_interval)
+        elif connection.pinged:
             self._fail(connection, CloseCode.INTERNAL_ERROR, "no answer to the ping")
         elif silence + 0.2 < self.options.ping_interval:  # 0.2: two ticks of the wheel
             self.loop.set_timer(connection, self.options.ping_interval - silence)

@@ -13,6 +13,7 @@ from redis.retry import Retry
 
 from tests.support.hubs import Bench
 from tests.support.servers import RedisServer, wait_until
+from tests.support.wire import TEXT, masked_frame
 from uws4r.engines.thread import run_in_thread
 from uws4r.hub import Hub
 
@@ -105,6 +106,28 @@ def test_a_redis_that_falls_silent_is_noticed(make: Callable[..., Bench], own_re
     wait_until(lambda: [link["sub"] for link in own_redis.links()] == ["1"], "subscribed again")
     own_redis.client.publish("broadcast:f", "back")
     assert client.receive() == "back"
+
+
+@pytest.mark.slow
+def test_a_client_that_has_to_wait_for_redis_is_not_taken_for_silent(
+    make: Callable[..., Bench], own_redis: RedisServer
+) -> None:
+    """While it is not read, its pongs are not either."""
+    bench = make(own_redis, ping_interval=0.3, ping_timeout=0.3)
+    sender = bench.join("broadcast:f", publish=("broadcast:f",))
+    connection = bench.connection_of(sender)
+    assert own_redis.process is not None
+    own_redis.process.process.send_signal(signal.SIGSTOP)
+    try:
+        sender.send_raw(b"".join(masked_frame(TEXT, b"%d" % i) for i in range(3000)))
+        wait_until(lambda: connection.paused, "paused")
+        begin = time.monotonic()
+        wait_until(lambda: time.monotonic() - begin > 1.2, "four times the interval")
+        assert connection.is_open
+    finally:
+        own_redis.process.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: not connection.paused, "read again")
+    assert connection.is_open
 
 
 def test_a_redis_that_hangs_up_at_once_is_not_stormed(hub_redis: RedisServer) -> None:
