@@ -8,6 +8,7 @@ class Uws4rConfig(AppConfig):
     verbose_name = "Websockets"
 
     def ready(self) -> None:
-        from uws4r import signals
+        from uws4r import checks, signals
 
+        checks.connect()
         signals.connect()

@@ -35,16 +35,23 @@ def _make_hub() -> Hub:
             max_queue=conf.UWS4R_MAX_QUEUE,
             publish_buffer=conf.UWS4R_PUBLISH_BUFFER,
             heartbeat=conf.WS4REDIS_HEARTBEAT.encode() if conf.WS4REDIS_HEARTBEAT else None,
+            threads=conf.UWS4R_THREADS,
         ),
     )
 
 
-def _get_hub() -> Hub:
+def get_hub() -> Hub:
+    """Return this worker's hub."""
     return worker_hub(_make_hub, stop_with_worker)
 
 
+def detach_socket(environ: dict[str, Any]) -> int:
+    """Return a duplicate of a request's socket, for a hub."""
+    return without_delay(detach(environ))
+
+
 check_once = cache(check_server)  # a site's wsgi.py with wrap() would ask twice
-application = Application(_get_hub, require_uwsgi, lambda environ: without_delay(detach(environ)))
+application = Application(get_hub, require_uwsgi, detach_socket)
 
 
 def wrap(django_application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
