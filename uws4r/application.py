@@ -186,6 +186,8 @@ class Application:
             subscriber.send_persited_messages(greeting)
         else:
             subscriber.send_persisted_messages(greeting)
+        if not isinstance(subscriber._subscription, Recorder):  # a class that makes its own, and did not
+            subscriber._subscription = Recorder()
         subscribed = subscriber._subscription.names
         if overrides(subscriber, "get_file_descriptor") and not subscriber.get_file_descriptor():
             subscribed = []
@@ -215,11 +217,8 @@ class Application:
 
     def _make_subscriber(self, hub: Hub) -> RedisSubscriber:
         made = self.Subscriber(redis_client() if self._redis_connection is None else self._redis_connection)
-        if not isinstance(made, RedisSubscriber) or not isinstance(made._subscription, Recorder):
-            raise ConfigurationError(
-                "WS4REDIS_SUBSCRIBER must name a subclass of uws4r.subscriber.RedisSubscriber, "
-                "whose __init__ calls super().__init__(connection)"
-            )
+        if not isinstance(made, RedisSubscriber):
+            raise ConfigurationError("WS4REDIS_SUBSCRIBER must name a subclass of uws4r.subscriber.RedisSubscriber")
         made._link_descriptor = hub.link_descriptor
         return made
 

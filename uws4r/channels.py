@@ -5,6 +5,7 @@ The only caller of :func:`uws4r._frames.join_name`, so that a name is built in o
 looked at by their attributes (``user``, ``session``); nothing here imports Django.
 """
 
+import sys
 import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -56,6 +57,14 @@ def session_keys(request: Any) -> list[str]:
 _OWN = {"users": user_names, "groups": group_names, "sessions": session_keys}
 
 
+def _outside() -> int:
+    """Return the ``stacklevel`` of the nearest caller that is not uws4r."""
+    level, frame = 1, sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("uws4r."):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 def resolve(argument: str, names: Any, request: Any) -> list[str]:
     """
     Return the names that ``users``, ``groups`` or ``sessions`` (the ``argument``) stands for.
@@ -67,7 +76,7 @@ def resolve(argument: str, names: Any, request: Any) -> list[str]:
         ValueError: Something else; or SELF, but no request to take it from.
     """
     if names is True or isinstance(names, (str, SelfType)):
-        warnings.warn(f"Wrap {argument}={names!r} into a list or tuple", DeprecationWarning, stacklevel=4)
+        warnings.warn(f"Wrap {argument}={names!r} into a list or tuple", DeprecationWarning, _outside())
         names = [SELF if names is True else names]
     elif names is False or names is None:
         names = ()

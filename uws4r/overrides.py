@@ -177,8 +177,9 @@ class SubscriberCalls:
                 self._pushed -= len(payload)
         if not message or (withheld and message == payload) or self._connection is None:
             return
-        text = text if message == payload else is_text(message)
-        self._hub.call_soon(partial(self._hub.send, self._connection, opcode_of(text), bytes(message)))
+        answer = bytes(message)  # a RedisMessage is not what C code takes
+        text = text if answer == payload else is_text(answer)
+        self._hub.call_soon(partial(self._hub.send, self._connection, opcode_of(text), answer))
 
     def _release(self) -> None:
         try:

@@ -11,7 +11,6 @@ import threading
 from typing import Any
 
 import redis
-from django.core.serializers.json import DjangoJSONEncoder
 from redis.backoff import NoBackoff
 from redis.connection import Connection
 from redis.retry import Retry
@@ -116,6 +115,8 @@ def to_payload(message: Any) -> bytes:
         return payload
     if message is None:
         raise ValueError("message object is not of type RedisMessage: None is no message")
+    from django.core.serializers.json import DjangoJSONEncoder  # loads the ORM
+
     try:
         return json.dumps(message, cls=DjangoJSONEncoder).encode()
     except TypeError as error:

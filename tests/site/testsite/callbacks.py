@@ -27,3 +27,27 @@ def forget(request: HttpRequest, channels: list[str]) -> None:
 
 def explode(request: HttpRequest, channels: list[str]) -> None:
     raise AttributeError("secret state")
+
+
+def by_token(request: HttpRequest) -> None:
+    """Sets the user itself, from a token in the URL."""
+    from django.contrib.auth.models import User
+
+    token = request.GET.get("token")
+    if token == "wrong":  # noqa: S105
+        raise PermissionDenied("wrong token")
+    request.session = None
+    request.user = User.objects.filter(username=token).first()
+
+
+def only_authenticated(request: HttpRequest, channels: list[str]) -> list[str]:
+    if not request.user.is_authenticated:
+        raise PermissionDenied("Not allowed to subscribe nor to publish on the Websocket!")
+    return channels
+
+
+def members_of_ws4redis_manual(request: HttpRequest, channels: list[str]) -> list[str]:
+    """As the old manual has it: no method any more in today's Django."""
+    if not request.user.is_authenticated():
+        raise PermissionDenied("secret")
+    return channels

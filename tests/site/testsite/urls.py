@@ -32,4 +32,27 @@ def publish(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"reached": publisher.publish_message(request.POST["message"])})
 
 
-urlpatterns = [path("login/", log_in), path("logout/", log_out), path("publish/", publish)]
+@csrf_exempt
+def publish_everywhere(request: HttpRequest) -> HttpResponse:
+    """Publish one message to everybody, a user and a group."""
+    publisher = RedisPublisher(
+        facility=request.POST["facility"], broadcast=True, users=[request.POST["user"]], groups=[request.POST["group"]]
+    )
+    publisher.publish_message(request.POST["message"])
+    return HttpResponse()
+
+
+@csrf_exempt
+def visit(request: HttpRequest) -> HttpResponse:
+    """Give an anonymous visitor a session."""
+    request.session["visited"] = True
+    return HttpResponse()
+
+
+urlpatterns = [
+    path("login/", log_in),
+    path("logout/", log_out),
+    path("publish/", publish),
+    path("everywhere/", publish_everywhere),
+    path("visit/", visit),
+]
