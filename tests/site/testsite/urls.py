@@ -1,12 +1,22 @@
 """Views through which a test acts as a site would."""
 
+import json
+from pathlib import Path
+
+from django.conf import settings
 from django.contrib.auth import authenticate, login, logout
+from django.contrib.staticfiles.views import serve
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template import Context, Engine
 from django.urls import path
+from django.utils.safestring import mark_safe
 from django.views.decorators.csrf import csrf_exempt
 
+from uws4r.conf import conf
 from uws4r.publisher import RedisPublisher
 from uws4r.redis_store import SELF
+
+PAGES = Path(__file__).parent / "pages"
 
 
 @csrf_exempt
@@ -32,4 +42,21 @@ def publish(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"reached": publisher.publish_message(request.POST["message"])})
 
 
-urlpatterns = [path("login/", log_in), path("logout/", log_out), path("publish/", publish)]
+def page(request: HttpRequest, name: str) -> HttpResponse:
+    """A page for a browser, with what ws4redis' context processor put into templates."""
+    context = {
+        "STATIC_URL": settings.STATIC_URL,
+        "WEBSOCKET_URI": f"ws://{request.get_host()}{conf.WEBSOCKET_URL}",
+        "WS4REDIS_HEARTBEAT": mark_safe(json.dumps(conf.WS4REDIS_HEARTBEAT)),
+        "request": request,
+    }
+    return HttpResponse(Engine(dirs=[PAGES]).get_template(f"{name}.html").render(Context(context)))
+
+
+urlpatterns = [
+    path("login/", log_in),
+    path("logout/", log_out),
+    path("publish/", publish),
+    path("page/<slug:name>/", page),
+    path("static/<path:path>", serve, {"insecure": True}),
+]
