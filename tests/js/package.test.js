@@ -50,19 +50,26 @@ describe("the files", () => {
     }
   }).timeout(60000);
 
-  it("the declarations have every option and every member of the class", () => {
-    const text = fs.readFileSync(path.join(STATIC, "uws4r", "uws4r.d.ts"), "utf8");
+  it("the declarations and the reference have every option and every member of the class", () => {
+    const types = fs.readFileSync(path.join(STATIC, "uws4r", "uws4r.d.ts"), "utf8");
+    const reference = fs.readFileSync(path.join(STATIC, "..", "..", "docs", "reference", "javascript.md"), "utf8");
     const page = new Page();
-    let known;
+    let options;
     try {
       new page.window.Uws4r("/ws/foo", { "?": 1 });
     } catch (error) {
-      known = error.message.split("write ")[1].split(", ");
+      options = error.message.split("write ")[1].split(", ");
     }
-    assert.ok(known.length >= 9);
-    for (const name of known) assert.match(text, new RegExp(`^    ${name}\\?: `, "m"));
-    const members = Object.getOwnPropertyNames(page.window.Uws4r.prototype);
+    assert.ok(options.length >= 9);
+    for (const name of options) {
+      assert.match(types, new RegExp(`^    ${name}\\?: `, "m"));
+      assert.match(reference, new RegExp(`^\\| [^|]*\`${name}\``, "m"));
+    }
+    const members = Object.getOwnPropertyNames(page.window.Uws4r.prototype).filter((name) => name !== "constructor");
     assert.ok(members.includes("send"));
-    for (const name of members) assert.match(text, new RegExp(`^  (readonly )?${name}[(:]`, "m"));
+    for (const name of members) {
+      assert.match(types, new RegExp(`^  (readonly )?${name}[(:]`, "m"));
+      assert.match(reference, new RegExp(`^\\| \`${name}[\`(]`, "m"));
+    }
   });
 });
