@@ -16,7 +16,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment of its own, with uws4r installed by the README's command; its ``bin``."""
     directory = tmp_path_factory.mktemp("installed")
     source = directory / "source"
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", ".venv", "build", "*.so", "*.c", "*.egg-info"))
+    left = shutil.ignore_patterns(".git", ".venv", "node_modules", "build", "*.so", "*.c", "*.egg-info")
+    shutil.copytree(ROOT, source, ignore=left)
     subprocess.run([sys.executable, "-m", "venv", directory / "venv"], check=True)
     command = re.findall(r"`pip (install '[^`]+)`", (ROOT / "README.md").read_text())[0]
     pip = directory / "venv" / "bin" / "pip"

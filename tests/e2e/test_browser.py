@@ -5,39 +5,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
+from tests.support.browser import browsers
 from tests.support.deployed import Emperor, Nginx, chat_site
 from tests.support.servers import ROOT, RedisServer, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ARTEFACTS = ROOT / "tests" / "artefacts"
-ARGUMENTS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=900,700",
-)
 
 
 class Window:
     """One person's browser, with cookies of its own."""
 
-    def __init__(self, url: str, profile: str) -> None:
+    def __init__(self, url: str, driver: Chrome) -> None:
         self.url = url
-        options = ChromeOptions()
-        options.binary_location = "/usr/bin/chromium"
-        for argument in (*ARGUMENTS, f"--user-data-dir={profile}"):
-            options.add_argument(argument)
-        self.driver = Chrome(options=options, service=ChromeService("/usr/bin/chromedriver"))
+        self.driver = driver
 
     def open(self, path: str) -> None:
         """Open a page of the chat and wait for its websocket."""
@@ -95,16 +81,8 @@ def front(request: pytest.FixtureRequest, fronts: dict[str, Emperor | Nginx], re
 
 @pytest.fixture
 def window(front: str) -> Iterator[Callable[[], Window]]:
-    windows: list[Window] = []
-    with tempfile.TemporaryDirectory(prefix="uws4r-chromium-", ignore_cleanup_errors=True) as profiles:
-
-        def start() -> Window:
-            windows.append(Window(front, f"{profiles}/{len(windows)}"))
-            return windows[-1]
-
-        yield start
-        for one in windows:
-            one.driver.quit()
+    with browsers() as start:
+        yield lambda: Window(front, start())
 
 
 def test_the_lobby_is_everybodys(window: Callable[[], Window]) -> None:

@@ -123,7 +123,7 @@ class RedisServer:
 
 
 class Uwsgi:
-    """A uWSGI with these options, serving HTTP on ``address`` when it is ready."""
+    """A uWSGI with these options, serving HTTP on ``address`` when it is ready; it can go away and come back."""
 
     def __init__(
         self,
@@ -134,7 +134,13 @@ class Uwsgi:
         program: Path = BIN / "uwsgi",
     ) -> None:
         self.address = ("127.0.0.1", port)
-        self.process = Process([program, *options], directory / f"uwsgi-{port}.log", env)
+        self.command = [program, *options]
+        self.log_path = directory / f"uwsgi-{port}.log"
+        self.env = env
+        self.start()
+
+    def start(self) -> None:
+        self.process = Process(self.command, self.log_path, self.env)
         self.process.wait_ready(self._answers)
 
     def _answers(self) -> bool:

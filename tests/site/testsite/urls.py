@@ -1,12 +1,20 @@
 """Views through which a test acts as a site would."""
 
+from pathlib import Path
+
+from django.conf import settings
 from django.contrib.auth import authenticate, login, logout
+from django.contrib.staticfiles.views import serve
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template import Context, Engine
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
+from uws4r.context_processors import default as websockets
 from uws4r.publisher import RedisPublisher
 from uws4r.redis_store import SELF
+
+PAGES = Path(__file__).parent / "pages"
 
 
 @csrf_exempt
@@ -49,10 +57,18 @@ def visit(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
+def page(request: HttpRequest, name: str) -> HttpResponse:
+    """A page for a browser, with what the context processor puts into templates."""
+    context = {"STATIC_URL": settings.STATIC_URL, "request": request, **websockets(request)}
+    return HttpResponse(Engine(dirs=[PAGES]).get_template(f"{name}.html").render(Context(context)))
+
+
 urlpatterns = [
     path("login/", log_in),
     path("logout/", log_out),
     path("publish/", publish),
     path("everywhere/", publish_everywhere),
     path("visit/", visit),
+    path("page/<slug:name>/", page),
+    path("static/<path:path>", serve, {"insecure": True}),
 ]

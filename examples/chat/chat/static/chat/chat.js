@@ -5,13 +5,12 @@ const state = document.querySelector("#state");
 const list = document.querySelector("#messages");
 const form = document.querySelector("form.compose");
 
-const url = new URL(`/ws/${page.facility}?${page.flags}`, location.href);
-url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-
 const me = Math.random().toString(36).slice(2); // this window, among all the guests of the lobby
 
-let socket;
-let attempts = 0;
+const client = new Uws4r(`/ws/${page.facility}?${page.flags}`, {
+  onmessage: (event) => show(read(event.data)),
+});
+for (const type of ["connecting", "open", "close"]) client.addEventListener(type, showState);
 
 /** Anybody may publish in the lobby, and anything: what is no message of ours is shown as it is. */
 function read(data) {
@@ -33,23 +32,9 @@ function show({ from, text, mine = false }) {
   list.scrollTop = list.scrollHeight;
 }
 
-function setState(name) {
-  state.textContent = state.className = name;
-  form.querySelector("button").disabled = name !== "open";
-}
-
-function connect() {
-  socket = new WebSocket(url);
-  socket.onopen = () => {
-    attempts = 0;
-    setState("open");
-  };
-  socket.onmessage = (event) => show(read(event.data));
-  socket.onclose = () => {
-    setState("connecting");
-    // Everybody's pause is another one, so that a restarted server is not stormed.
-    setTimeout(connect, Math.random() * Math.min(30_000, 500 * 2 ** attempts++));
-  };
+function showState() {
+  state.textContent = state.className = client.state;
+  form.querySelector("button").disabled = client.state !== "open";
 }
 
 form.addEventListener("submit", async (event) => {
@@ -59,10 +44,8 @@ form.addEventListener("submit", async (event) => {
     if (!response.ok) show({ from: "the server", text: `refused (${response.status})` });
   } else {
     const from = form.elements.name ? form.elements.name.value : page.user;
-    socket.send(JSON.stringify({ from, text: form.elements.text.value, by: me }));
+    client.send(JSON.stringify({ from, text: form.elements.text.value, by: me }));
   }
   form.elements.text.value = "";
   form.elements.text.focus();
 });
-
-connect();
