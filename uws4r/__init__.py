@@ -8,7 +8,7 @@ The modules in reading order, from the wire to the web; each imports only from t
 - ``redis_store``, ``publisher``, ``subscriber`` the API of a site
 - ``_connection`` one client, ``_fanout`` who listens to what, ``_hub`` the C loop
 - ``link`` the one Redis connection, ``connector`` makes it
-- ``attachment`` what a hub is told, ``hub`` decides, ``engines`` make it run
+- ``attachment`` what a hub is told, ``hub`` decides, ``engines`` make it run, ``worker`` makes one
 - ``handshake``, ``access``, ``application`` from a request to a websocket
 - ``uwsgi_server``, ``wsgi`` what uWSGI loads
 - ``signals``, ``apps`` the Django app

@@ -10,7 +10,7 @@ PACKAGE = Path(uws4r.__file__).parent
 ORDER = [
     "rfc6455", "errors", "_frames", "channels", "conf", "redis_store", "publisher", "subscriber",
     "_connection", "_fanout", "_hub", "link", "connector", "attachment", "hub", "engines.thread", "engines",
-    "handshake", "access", "application", "uwsgi_server", "wsgi",
+    "worker", "handshake", "access", "application", "uwsgi_server", "wsgi",
     "signals", "apps",
 ]  # fmt: skip
 
