@@ -11,6 +11,7 @@ The modules in reading order, from the wire to the web; each imports only from t
 - ``attachment`` what a hub is told, ``hub`` decides, ``engines`` make it run, ``worker`` makes one
 - ``handshake``, ``access``, ``application`` from a request to a websocket
 - ``uwsgi_server``, ``wsgi`` what uWSGI loads
+- ``wsgiref_server``, ``django_runserver``, ``embedded_redis``, ``management`` the websockets of ``manage.py runserver``
 - ``signals``, ``apps`` the Django app
 """
 

@@ -1,6 +1,7 @@
 """The Django app: ``INSTALLED_APPS = [..., "uws4r"]``. It has no models."""
 
 from django.apps import AppConfig
+from django.core import checks
 
 
 class Uws4rConfig(AppConfig):
@@ -9,5 +10,7 @@ class Uws4rConfig(AppConfig):
 
     def ready(self) -> None:
         from uws4r import signals
+        from uws4r.management.checks import check_runserver
 
         signals.connect()
+        checks.register(check_runserver)

@@ -11,6 +11,8 @@ ORDER = [
     "rfc6455", "errors", "_frames", "channels", "conf", "redis_store", "publisher", "subscriber",
     "_connection", "_fanout", "_hub", "link", "connector", "attachment", "hub", "engines.thread", "engines",
     "worker", "handshake", "access", "application", "uwsgi_server", "wsgi",
+    "wsgiref_server", "django_runserver", "embedded_redis",
+    "management", "management.commands", "management.commands.runserver", "management.checks",
     "signals", "apps",
 ]  # fmt: skip
 
