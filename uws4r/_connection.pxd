@@ -51,7 +51,8 @@ cdef struct Client:
     bint echo
     bint changes
     bint writing          # EPOLLOUT is on
-    bint paused           # nothing is received: what it has sent waits for the link
+    uint8_t paused        # why nothing is received, one bit for each reason; 0: it is
+    bint tapped           # the hub hands over its messages, instead of queueing them
     bint half_closed
     bint pinged           # an unanswered ping is out
     bint ended            # end of input, or an error of the socket

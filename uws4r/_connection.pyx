@@ -270,7 +270,16 @@ cdef class Connection:
     @property
     def paused(self):
         """Whether nothing is received from the client for now."""
-        return bool(self.client.paused)
+        return self.client.paused != 0
+
+    @property
+    def tapped(self):
+        """Whether what the client would get is handed to the hub; to be set before it joins a channel."""
+        return bool(self.client.tapped)
+
+    @tapped.setter
+    def tapped(self, bint tapped):
+        self.client.tapped = tapped
 
     @property
     def echo(self):

@@ -13,6 +13,7 @@ cdef struct Listeners:
     uint32_t count
     uint32_t room
     uint32_t changes  # how many of them want only changes
+    uint32_t tapped   # how many of them the hub takes messages for
 
 
 cdef struct Delivery:
@@ -22,6 +23,12 @@ cdef struct Delivery:
     Frame *frame
     uint64_t run
     uint64_t digest
+
+
+cdef struct Tapped:
+    # A listener that the hub takes the message for, and whether the rules on duplicates withhold it.
+    Client *client
+    bint withheld
 
 
 @cython.final
@@ -46,6 +53,11 @@ cdef class Fanout:
     cdef uint32_t delivery_room
     cdef uint64_t expecting          # own copies expected by all clients together
     cdef Runs runs
+    cdef public object on_tapped     # called with (connection, channel, payload, text, withheld)
+    cdef public bytes heartbeat      # a payload that is never delivered; None for none
+    cdef Tapped *tapped
+    cdef uint32_t tapped_count
+    cdef uint32_t tapped_room
 
     cdef bint mark(self, Client *client) noexcept nogil
     cdef bint queue(self, Client *client, Frame *frame) noexcept nogil
@@ -54,4 +66,7 @@ cdef class Fanout:
     cdef void settle(self) noexcept
     cdef void fan_out(self) noexcept nogil
     cdef void deliver(self, Client *client, Delivery *delivery) noexcept nogil
+    cdef bint withhold(self, Client *client, Delivery *delivery) noexcept nogil
+    cdef bint tap(self, Client *client, bint withheld) noexcept nogil
+    cdef void hand_over(self, bytes name, bytes payload, bint text)
     cdef bint changed(self, Client *client, Delivery *delivery) noexcept nogil

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import final
 
 from typing_extensions import Self
@@ -17,6 +18,8 @@ class Channel:
 @final
 class Fanout:
     def __new__(cls) -> Self: ...
+    on_tapped: Callable[[Connection, bytes, bytes, bool, bool], None] | None
+    heartbeat: bytes | None
     @property
     def channels(self) -> dict[bytes, Channel]: ...
     @property

@@ -72,6 +72,7 @@ cdef class Fanout:
             frame_release(self.deliveries[i].frame)
         free(self.deliveries)
         free(self.dirty)
+        free(self.tapped)
 
     # ------------------------------------------------------------ clients to write to
 
@@ -175,6 +176,7 @@ cdef class Fanout:
         listeners.items[listeners.count] = client
         listeners.count += 1
         listeners.changes += client.changes
+        listeners.tapped += client.tapped
         client.last_run = self.runs.number
 
     def listens(self, Connection connection not None, Channel channel not None):
@@ -208,6 +210,7 @@ cdef class Fanout:
         cdef uint32_t i
         listeners.count -= 1
         listeners.changes -= client.changes
+        listeners.tapped -= client.tapped
         last = listeners.items[listeners.count]
         listeners.items[index] = last
         for i in range(last.joined_count):
@@ -225,6 +228,9 @@ cdef class Fanout:
         cdef bytes payload
         cdef bint text
         payload, text, _ = unwrap_payload(data)
+        if self.heartbeat is not None and payload == self.heartbeat:
+            self.runs.end()
+            return
         cdef uint64_t run = self.runs.note(
             name, channel.facility, payload, text, monotonic()
         )
@@ -252,6 +258,20 @@ cdef class Fanout:
         # Nobody asks for the digest unless somebody expects a copy of his own or wants changes only.
         delivery.digest = digest_of(payload, text) if self.expecting or channel.listeners.changes else 0
         self.delivery_count += 1
+        if channel.listeners.tapped:
+            self.settle()
+            self.hand_over(name, payload, text)
+
+    cdef void hand_over(self, bytes name, bytes payload, bint text):
+        # To the hub, what the fan-out has just set aside for it.
+        cdef uint32_t i
+        cdef list taken = [
+            (<Connection><PyObject *>self.tapped[i].client.owner, bool(self.tapped[i].withheld))
+            for i in range(self.tapped_count)
+        ]
+        self.tapped_count = 0
+        for connection, withheld in taken:
+            self.on_tapped(connection, name, payload, bool(text), withheld)
 
     cdef void settle(self) noexcept:
         # Before the listeners, or what they expect, change: hand out what came before that.
@@ -281,24 +301,41 @@ cdef class Fanout:
         self.delivery_count = 0
 
     cdef void deliver(self, Client *client, Delivery *delivery) noexcept nogil:
-        # Asked first: it also notes the message, whatever withholds it.
+        cdef bint withheld = self.withhold(client, delivery)
+        cdef bint done
+        if withheld:
+            self.withheld += 1
+            done = not client.tapped or self.tap(client, True)
+        else:
+            client.last_run = delivery.run
+            done = self.tap(client, False) if client.tapped else self.queue(client, delivery.frame)
+            client.messages_out += not client.tapped
+            self.sent += 1
+        if not done:
+            client.ended = True  # no memory: to skip a message silently is worse than to lose the client
+
+    cdef bint withhold(self, Client *client, Delivery *delivery) noexcept nogil:
+        # The rules on duplicates. "Changes" is asked first: it also notes the message, whatever withholds it.
         cdef bint fresh = not client.changes or self.changed(client, delivery)
         if client.own.count and own_take(&client.own, delivery.channel, delivery.digest):
             self.expecting -= 1
-            self.withheld += 1
-            return
-        if client.last_run == delivery.run:
-            self.withheld += 1
-            return
-        if not fresh:
-            self.withheld += 1
-            return
-        if not self.queue(client, delivery.frame):
-            client.ended = True  # no memory: to skip a message silently is worse than to lose the client
-            return
-        client.last_run = delivery.run
-        client.messages_out += 1
-        self.sent += 1
+            return True
+        return client.last_run == delivery.run or not fresh
+
+    cdef bint tap(self, Client *client, bint withheld) noexcept nogil:
+        cdef Tapped *larger
+        cdef uint32_t room
+        if self.tapped_count == self.tapped_room:
+            room = self.tapped_room * 2 if self.tapped_room else 16
+            larger = <Tapped *>realloc(self.tapped, room * sizeof(Tapped))
+            if larger == NULL:
+                return False
+            self.tapped = larger
+            self.tapped_room = room
+        self.tapped[self.tapped_count].client = client
+        self.tapped[self.tapped_count].withheld = withheld
+        self.tapped_count += 1
+        return True
 
     cdef bint changed(self, Client *client, Delivery *delivery) noexcept nogil:
         cdef uint32_t i
@@ -326,7 +363,7 @@ cdef class Fanout:
                 payload, text, _ = unwrap_payload(data)
                 if i < client.joined_count:
                     client.joined[i].delivered = digest_of(payload, text)
-                if payload and (payload, text) not in seen:
+                if payload and payload != self.heartbeat and (payload, text) not in seen:
                     seen.add((payload, text))
                     self.write(connection, TEXT if text else BINARY, payload)
             i += 1

@@ -385,13 +385,26 @@ cdef class Loop:
         event.data.ptr = client
         epoll_ctl(self.epoll, EPOLL_CTL_MOD, client.fd, &event)
 
-    def pause(self, Connection connection not None, bint paused):
-        """Receive nothing from the connection until further notice, or again; its own TCP makes it wait."""
-        if connection.client.state != GONE and connection.client.paused != paused:
-            connection.client.paused = paused
-            connection.client.heard = milliseconds()  # a silence that we imposed does not count
-            connection.client.pinged = False
-            self.rearm(&connection.client)
+    def pause(self, Connection connection not None, int reason):
+        """
+        Receive nothing more from the connection; its own TCP makes it wait.
+
+        Args:
+            reason: A bit. It goes on when every reason has been taken back with :meth:`resume`.
+        """
+        cdef Client *client = &connection.client
+        if client.state != GONE and not client.paused & reason:
+            client.paused |= <uint8_t>reason
+            self.rearm(client)
+
+    def resume(self, Connection connection not None, int reason):
+        """Take back a reason of :meth:`pause`."""
+        cdef Client *client = &connection.client
+        if client.state != GONE and client.paused & reason:
+            client.paused &= ~<uint8_t>reason
+            client.heard = milliseconds()  # a silence that we imposed does not count
+            client.pinged = False
+            self.rearm(client)
 
     # ------------------------------------------------------------ the link's descriptor
 

@@ -7,7 +7,7 @@ closed: an error in a callback refuses, it never grants.
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib import import_module
 from ipaddress import ip_address, ip_network
@@ -33,10 +33,12 @@ MAX_FACILITY = 1024  # characters
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def build_request(environ: dict[str, Any]) -> HttpRequest:
+def build_request(environ: dict[str, Any], process_request: Callable[[HttpRequest], None]) -> HttpRequest:
     """
-    Return a Django request with ``session`` and ``user``, both loaded when first looked at.
+    Return a Django request with ``session`` and ``user``.
 
+    Args:
+        process_request: Sets them, where ``WS4REDIS_PROCESS_REQUEST`` names nothing else.
     Raises:
         HandshakeError: 404 for a path outside ``WEBSOCKET_URL``, 400 for a facility that cannot be a name.
     """
@@ -49,16 +51,20 @@ def build_request(environ: dict[str, Any]) -> HttpRequest:
     facility = facility_of(request.path_info)
     if len(facility) > MAX_FACILITY or CONTROL.search(facility):
         raise HandshakeError(f"A facility has at most {MAX_FACILITY} characters, and no control characters")
-    process_request = callback(conf.WS4REDIS_PROCESS_REQUEST)
-    if process_request is not None:
-        process_request(request)
-    else:
-        attach_session_and_user(request)
+    (callback(conf.WS4REDIS_PROCESS_REQUEST) or process_request)(request)
+    if getattr(request, "user", None) is None:  # so that callbacks may look at it
+        request.user = SimpleLazyObject(_anonymous)
     return request
 
 
+def _anonymous() -> Any:
+    from django.contrib.auth.models import AnonymousUser  # not before Django is set up
+
+    return AnonymousUser()
+
+
 def attach_session_and_user(request: HttpRequest) -> None:
-    """Do what Django's session and authentication middlewares do for a view."""
+    """Do what Django's middlewares do for a view; both are loaded when first looked at."""
     key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
     session = SimpleLazyObject(lambda: _load_session(key))
     request.session = session

@@ -14,17 +14,19 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.core.signals import request_finished, request_started
+from django.http import HttpRequest
 
 from uws4r import access
+from uws4r._connection import Connection
 from uws4r._frames import is_text
 from uws4r.attachment import Attachment
 from uws4r.conf import conf
 from uws4r.errors import ConfigurationError, HandshakeError
 from uws4r.handshake import accept_headers, check_handshake, choose_protocol
 from uws4r.hub import Hub
+from uws4r.overrides import calls_of, encoded, opcode_of, overrides
 from uws4r.redis_store import redis_client
-from uws4r.rfc6455 import Opcode
-from uws4r.subscriber import facility_of
+from uws4r.subscriber import Recorder, RedisSubscriber, facility_of
 
 logger = logging.getLogger("uws4r.application")
 
@@ -42,7 +44,7 @@ class Greeting:
     def send(self, message: str | bytes) -> None:
         """Queue a message behind the 101, in front of what is persisted."""
         payload = message.encode() if isinstance(message, str) else bytes(message)
-        self.messages.append((Opcode.TEXT if is_text(payload) else Opcode.BINARY, payload))
+        self.messages.append((opcode_of(is_text(payload)), payload))
 
 
 class Application:
@@ -52,6 +54,10 @@ class Application:
         require_server: Raises ConfigurationError where the server of a request cannot do websockets.
         detach: Returns a duplicate of the socket of a request, given its environ; the duplicate stays open
             when the server closes its own.
+        redis_connection: What subscribers are given as their connection; None for the site's Redis.
+
+    A subclass may override :meth:`assure_protocol_requirements`, :meth:`process_request` and
+    :meth:`process_subscriptions`.
     """
 
     def __init__(
@@ -59,10 +65,50 @@ class Application:
         get_hub: Callable[[], Hub],
         require_server: Callable[[dict[str, Any]], None],
         detach: Callable[[dict[str, Any]], int],
+        redis_connection: Any = None,
     ) -> None:
         self._get_hub = get_hub
         self._require_server = require_server
         self._detach = detach
+        self._redis_connection = redis_connection
+        self._hub: Hub | None = None  # that of the last handshake
+
+    @property
+    def Subscriber(self) -> type[RedisSubscriber]:
+        """The class that ``WS4REDIS_SUBSCRIBER`` names."""
+        return access.callback(conf.WS4REDIS_SUBSCRIBER)
+
+    @property
+    def possible_channels(self) -> list[str]:
+        """The flags that a URL may carry, besides ``echo`` and ``changes``."""
+        return [*self.Subscriber.subscription_channels, *self.Subscriber.publish_channels]
+
+    @property
+    def websockets(self) -> set[Connection]:
+        """The open websockets of this worker, as they are now."""
+        return set() if self._hub is None else set(self._hub.loop.connections)
+
+    # ------------------------------------------------------------ what a subclass may do otherwise
+
+    def assure_protocol_requirements(self, environ: dict[str, Any]) -> None:
+        """
+        Make sure that the request is an opening handshake.
+
+        Raises:
+            HandshakeError: It is not.
+        """
+        check_handshake(environ)
+
+    def process_request(self, request: HttpRequest) -> None:
+        """Set ``request.session`` and ``request.user``, where ``WS4REDIS_PROCESS_REQUEST`` does not do it."""
+        access.attach_session_and_user(request)
+
+    def process_subscriptions(self, request: HttpRequest) -> tuple[list[str], bool]:
+        """Return which of :attr:`possible_channels` the URL asks for, and whether for ``echo``."""
+        flags = flags_of(request)
+        return [flag for flag in self.possible_channels if flag in flags], "echo" in flags
+
+    # ------------------------------------------------------------ a request
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         # With these signals Django opens and gives back database connections.
@@ -74,14 +120,15 @@ class Application:
 
     def _serve(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         try:
-            key = check_handshake(environ)
+            self.assure_protocol_requirements(environ)
+            key = check_handshake(environ)  # a subclass may ask for more, not for less
             protocol = choose_protocol(environ)
             self._require_server(environ)
-            hub = self._get_hub()
+            hub = self._hub = self._get_hub()
             self._check_capacity(hub)
             if not hub.connector.wait():
                 raise HandshakeError("The message queue cannot be reached: come back later", status=503)
-            attachment = self._negotiate(environ)
+            attachment = self._negotiate(environ, hub)
         except HandshakeError as error:
             return refuse(start_response, error)
         except SuspiciousOperation as error:
@@ -102,6 +149,8 @@ class Application:
             attachment.fd = self._detach(environ)
         except OSError as error:
             logger.info("%s left during the handshake: %s", attachment.identity, error)
+            if attachment.overrides is not None:
+                attachment.overrides.closed()
             return []
         hub.attach(attachment)
         return []
@@ -126,41 +175,58 @@ class Application:
             )
             raise HandshakeError("The server is full: come back later", status=503)
 
-    def _negotiate(self, environ: dict[str, Any]) -> Attachment:
-        request = access.build_request(environ)
+    def _negotiate(self, environ: dict[str, Any], hub: Hub) -> Attachment:
+        request = access.build_request(environ, self.process_request)
         access.check_origin(request)
-        subscriber = access.callback(conf.WS4REDIS_SUBSCRIBER)(redis_client())
-        flags = [flag.strip().lower() for flag in request.GET]
-        possible = [*subscriber.subscription_channels, *subscriber.publish_channels]
-        channels = access.grant_channels(request, [flag for flag in possible if flag in flags])
-        subscriber.set_pubsub_channels(request, channels)
+        subscriber = self._make_subscriber(hub)
+        channels, echo = self.process_subscriptions(request)
+        subscriber.set_pubsub_channels(request, access.grant_channels(request, channels))
         greeting = Greeting()
-        subscriber.send_persisted_messages(greeting)
-        facility = facility_of(request.path_info)
+        if overrides(subscriber, "send_persited_messages"):
+            subscriber.send_persited_messages(greeting)
+        else:
+            subscriber.send_persisted_messages(greeting)
+        subscribed = subscriber._subscription.names
+        if overrides(subscriber, "get_file_descriptor") and not subscriber.get_file_descriptor():
+            subscribed = []
         identity = access.identify(request)
-        if not subscriber._subscription.names and not subscriber._publishers:
+        if not subscribed and not subscriber._publishers:
             logger.warning(
                 "%s neither receives nor publishes anything, with the flags %.200s: the flags are %s; "
                 "users and groups need a login, sessions a session",
                 identity,
-                ascii(flags),
-                ", ".join(possible),
+                ascii(flags_of(request)),
+                ", ".join(self.possible_channels),
             )
-        return Attachment(
+        facility = facility_of(request.path_info)
+        attachment = Attachment(
             fd=-1,
             identity=identity,
-            subscribe=tuple((_encoded(name), facility) for name in subscriber._subscription.names),
-            publish=tuple(sorted(map(_encoded, subscriber._publishers))),
+            subscribe=tuple((encoded(name), facility) for name in subscribed),
+            publish=tuple(sorted(map(encoded, subscriber._publishers))),
             expire=max(0, conf.WS4REDIS_EXPIRE),
-            echo="echo" in flags,
-            changes="changes" in flags,
+            echo=echo,
+            changes="changes" in flags_of(request),
             greeting=tuple(greeting.messages),
             fetch=subscriber.wants_persisted,
         )
+        calls_of(subscriber, hub, attachment)
+        return attachment
+
+    def _make_subscriber(self, hub: Hub) -> RedisSubscriber:
+        made = self.Subscriber(redis_client() if self._redis_connection is None else self._redis_connection)
+        if not isinstance(made, RedisSubscriber) or not isinstance(made._subscription, Recorder):
+            raise ConfigurationError(
+                "WS4REDIS_SUBSCRIBER must name a subclass of uws4r.subscriber.RedisSubscriber, "
+                "whose __init__ calls super().__init__(connection)"
+            )
+        made._link_descriptor = hub.link_descriptor
+        return made
 
 
-def _encoded(name: str | bytes) -> bytes:
-    return name if isinstance(name, bytes) else name.encode("utf-8", "surrogatepass")
+def flags_of(request: HttpRequest) -> list[str]:
+    """Return the names in the query of a websocket's URL."""
+    return [flag.strip().lower() for flag in request.GET]
 
 
 def refuse(start_response: StartResponse, error: HandshakeError) -> Iterable[bytes]:

@@ -1,7 +1,7 @@
 """The Django app: ``INSTALLED_APPS = [..., "uws4r"]``. It has no models."""
 
 from django.apps import AppConfig
-from django.core import checks
+from django.core.checks import register
 
 
 class Uws4rConfig(AppConfig):
@@ -9,8 +9,9 @@ class Uws4rConfig(AppConfig):
     verbose_name = "Websockets"
 
     def ready(self) -> None:
-        from uws4r import signals
+        from uws4r import checks, signals
         from uws4r.management.checks import check_runserver
 
+        checks.connect()
+        register(check_runserver, "uws4r")
         signals.connect()
-        checks.register(check_runserver)

@@ -1,7 +1,10 @@
 """What a hub is told: once, when its worker makes it, and by each handshake about its connection."""
 
+import os
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
+from uws4r._connection import Connection
 from uws4r._fanout import Channel
 
 
@@ -14,7 +17,35 @@ class HubOptions:
     max_message_size: int = 1 << 20  # bytes of one message of a client
     max_queue: int = 1 << 20  # bytes that may wait for a client; beyond it the client is slow (1013)
     publish_buffer: int = 1000  # messages of clients that wait while Redis is away
-    heartbeat: bytes | None = None  # a message of a client that stands for none
+    heartbeat: bytes | None = None  # sent to every client, and no message when one sends it
+    threads: int = 64  # for what may block: overridden methods of subscribers
+
+
+class Overrides(Protocol):
+    """What a subscriber class does itself for its connection. The hub calls; nothing here may block."""
+
+    takes_pushes: bool  # pushed() decides what the client gets
+    takes_messages: bool  # received() decides what is published
+
+    def opened(self, hub: Any, connection: Connection) -> None:
+        """The connection is open; ``hub`` takes what is decided, in its own thread (``call_soon``)."""
+
+    def joined(self, channels: list[bytes]) -> None:
+        """The connection listens to these channels from now on."""
+
+    def pushed(self, channel: bytes, payload: bytes, text: bool, withheld: bool) -> bool:
+        """
+        A message came for the connection; return False where too many wait already.
+
+        Args:
+            withheld: By the rules on duplicates the client would not get it.
+        """
+
+    def received(self, payload: bytes, text: bool) -> bool:
+        """The client has sent a message; return True to receive no more until ``hub.caught_up``."""
+
+    def closed(self) -> None:
+        """The connection is closed; the last call."""
 
 
 @dataclass(slots=True)
@@ -30,5 +61,12 @@ class Attachment:
     changes: bool = False
     greeting: tuple[tuple[int, bytes], ...] = ()  # (opcode, payload), sent before anything else
     fetch: bool = True  # send the persisted values
+    overrides: Overrides | None = None
     channels: list[Channel] = field(default_factory=list)  # the hub's, of ``subscribe``
     asked: int = 0  # number of the fetch whose reply makes the connection join
+
+    def abandon(self) -> None:
+        """Close what no hub will take; the client finds out by the end of its connection."""
+        os.close(self.fd)
+        if self.overrides is not None:
+            self.overrides.closed()

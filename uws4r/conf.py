@@ -1,8 +1,8 @@
 """
 Every setting: one typed property each, with its unit and default, read at each use.
 
-Old names (``WS4REDIS_*``, ``WEBSOCKET_URL``) are the seeds'; new settings are ``UWS4R_*``. Where one
-exists under both names the new one wins. Nothing else in uws4r reads Django's settings.
+Old names (``WS4REDIS_*``, ``WEBSOCKET_URL``) are ws4redis'; new settings are ``UWS4R_*``. Where one
+exists under both names the new one wins. Nothing else in uws4r reads its settings from Django's.
 """
 
 import os
@@ -10,16 +10,18 @@ from typing import Any
 
 from django.conf import settings
 
-from uws4r.errors import ConfigurationError
-
 EMBEDDED_REDIS = "UWS4R_EMBEDDED_REDIS"  # set by a runserver that has started a Redis, for its children
 
 
 class Conf:
     """The settings as uws4r uses them; make no copies, so that ``override_settings`` works."""
 
-    @staticmethod
-    def _get(name: str, default: Any) -> Any:
+    def __init__(self) -> None:
+        self.assigned: dict[str, Any] = {}  # to the attributes of :mod:`uws4r.settings`; they come first
+
+    def _get(self, name: str, default: Any) -> Any:
+        if name in self.assigned:
+            return self.assigned[name]
         if name.startswith("WS4REDIS_"):
             new = "UWS4R_" + name.removeprefix("WS4REDIS_")
             default = getattr(settings, name, default)
@@ -57,8 +59,8 @@ class Conf:
 
     @property
     def WS4REDIS_HEARTBEAT(self) -> str | None:
-        """A message that stands for no message: swallowed when a client sends it. None."""
-        return self._get("WS4REDIS_HEARTBEAT", None)
+        """A text sent to each client every 4 seconds, and swallowed when it comes from one. None: no such text."""
+        return self._get("WS4REDIS_HEARTBEAT", None) or None
 
     @property
     def WS4REDIS_ALLOWED_CHANNELS(self) -> Any:
@@ -73,10 +75,7 @@ class Conf:
     @property
     def UWS4R_ALLOWED_ORIGINS(self) -> list[str]:
         """Origins allowed besides the site's own and ``CSRF_TRUSTED_ORIGINS``; ``"*"`` allows all. ``[]``."""
-        origins = self._get("UWS4R_ALLOWED_ORIGINS", [])
-        if isinstance(origins, str):  # `in` would look for parts of it
-            raise ConfigurationError(f"UWS4R_ALLOWED_ORIGINS must be a list of origins: [{origins!r}]")
-        return origins
+        return self._get("UWS4R_ALLOWED_ORIGINS", [])
 
     @property
     def UWS4R_PROXIES(self) -> list[str]:
@@ -113,5 +112,13 @@ class Conf:
         """Connections of one worker; more are answered 503. 0: as many as it has descriptors."""
         return self._get("UWS4R_MAX_CONNECTIONS", 0)
 
+    @property
+    def UWS4R_THREADS(self) -> int:
+        """Threads of a worker for overridden methods of subscribers: so many may block at the same time. 64."""
+        return self._get("UWS4R_THREADS", 64)
+
 
 conf = Conf()
+
+# Every setting by its name here; those of ws4redis may also be written ``UWS4R_…``.
+SETTINGS = tuple(name for name in vars(Conf) if name.isupper())

@@ -13,6 +13,7 @@ import heapq
 import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from itertools import count
@@ -23,13 +24,16 @@ from redis.connection import Connection as RedisConnection
 
 from uws4r._connection import Connection
 from uws4r._fanout import Channel, Fanout
-from uws4r._frames import encode_close, parse_close, wrap
+from uws4r._frames import encode_close, parse_close
 from uws4r._hub import Loop
-from uws4r.attachment import Attachment, HubOptions
+from uws4r.attachment import Attachment, HubOptions, Overrides
 from uws4r.connector import Connector
 from uws4r.errors import LinkError, ProtocolError
+from uws4r.heartbeat import Heartbeats
 from uws4r.link import Link
+from uws4r.outbox import Outbox, Outgoing, log_refusal
 from uws4r.rfc6455 import CloseCode, Opcode
+from uws4r.threads import WorkerThreads
 
 logger = logging.getLogger("uws4r.hub")
 
@@ -39,6 +43,7 @@ LINK_CHECK = 2.0  # seconds between two looks whether Redis still answers
 CLOSE_TIME = 5.0  # seconds that a client has to answer a close frame
 
 OPEN, CLOSING, LINGERING = 0, 1, 2  # uws4r._connection.State
+PAUSED_BY_OVERRIDES = 2  # a reason of Loop.pause
 
 
 class Hub:
@@ -57,16 +62,17 @@ class Hub:
         self.draining = False  # no new connections: the worker stops
         self.crashed = False  # ended by a bug; the next client gets a new hub
         self.stopped = threading.Event()
-        self.lost_publishes = 0  # messages of clients that a broken link swallowed
+        self.threads = WorkerThreads(self.options.threads)  # for what may block
         self._commands: deque[Callable[[], None]] = deque()
         self._arrivals: deque[Attachment] = deque()
         self._calls: list[tuple[float, int, Callable[[], None]]] = []  # a heap: when, tie-break, what
         self._numbers = count(1)
         self._more = False  # the link has unhandled input
-        self._waiting: deque[tuple[Connection, bytes, bool]] = deque()  # publishes that wait for the link
-        self._paused: set[Connection] = set()  # clients that have to wait for theirs
-        self._returned: list[tuple[Connection, bytes, bool]] = []  # publishes that a broken link has not sent
-        self._settling: tuple[Connection, int] | None = None  # own copies die with the next reply
+        self._overrides: dict[Connection, Overrides] = {}  # of the few whose subscriber class has some
+        self.fanout.on_tapped = self._tapped
+        self.fanout.heartbeat = heartbeat = self.options.heartbeat
+        self._heartbeats = Heartbeats(heartbeat, self.loop, self.fanout, self.call_later) if heartbeat else None
+        self.outbox = Outbox(self.loop, self.fanout, self.options.publish_buffer, self._guarded)
         self.connector = Connector(redis, self.call_soon, self.call_later, self._link_opened)
         self.connector.start()
 
@@ -86,8 +92,11 @@ class Hub:
     def stop(self, timeout: float = 2.0) -> None:
         """Close every connection with 1012 and end; waits for that, at most ``timeout`` seconds."""
         self.draining = True
+        end = time.monotonic() + timeout
         self.call_soon(self._stop)
         self.stopped.wait(timeout)
+        if not self.threads.finish(max(0.0, end - time.monotonic())):
+            logger.warning("methods of a subscriber class are cut off: they still run at the end of the worker")
 
     def call_soon(self, call: Callable[[], None]) -> None:
         """Have the hub's thread call something in its next turn."""
@@ -114,8 +123,7 @@ class Hub:
         for connection in loop.due():
             self._guarded(self._timer, connection)
         self._run_calls()
-        if self._waiting:
-            self._publish_waiting()
+        self.outbox.send_waiting()
         self._flush()
         loop.arm(self._calls[0][0] if self._calls else 0.0)
         return not self.stopped.is_set()
@@ -181,8 +189,14 @@ class Hub:
             self.loop.add(connection)
         except Exception:
             logger.exception("%s cannot be attached", attachment.identity)
-            os.close(attachment.fd)
+            attachment.abandon()
             return
+        if attachment.overrides is not None:
+            self._overrides[connection] = attachment.overrides
+            connection.tapped = attachment.overrides.takes_pushes
+            attachment.overrides.opened(self, connection)
+        if self._heartbeats is not None:
+            self._heartbeats.add(connection)
         self._guarded(self._welcome, connection)
 
     def _welcome(self, connection: Connection) -> None:
@@ -221,7 +235,7 @@ class Hub:
         if isinstance(reply, LinkError):
             return  # asked anew as soon as the link is back
         if isinstance(reply, Exception):
-            self._refused(f"MGET of {connection}", reply)
+            log_refusal(f"MGET of {connection}", reply)
             self._fail(connection, CloseCode.INTERNAL_ERROR, "Redis refused")
             return
         self._guarded(self._join, connection, reply)
@@ -231,6 +245,8 @@ class Hub:
             self.fanout.join(connection, channel)
         if isinstance(reply, list):
             self.fanout.greet(connection, reply)
+        if connection.tapped:
+            self._overrides[connection].joined([channel.name for channel in connection.attachment.channels])
         connection.attachment = None
 
     def _read_client(self, connection: Connection) -> None:
@@ -256,21 +272,19 @@ class Hub:
 
     def _message(self, connection: Connection, payload: bytes, text: bool) -> None:
         connection.count_message()
-        if not payload or not connection.publishes or payload == self.options.heartbeat:
+        if not payload or payload == self.options.heartbeat:
             return
-        if self.link is None:
-            if len(self._waiting) >= self.options.publish_buffer:
-                logger.warning("%s: Redis is away and %d messages wait already", connection, len(self._waiting))
-                self._fail(connection, CloseCode.TRY_AGAIN_LATER, "the message queue is away")
-                return
-            self._waiting.append((connection, payload, text))
-        elif self._waiting or not self.link.accepts:
-            # Faster than Redis: what one turn has received waits, and the client may not send more.
-            self._waiting.append((connection, payload, text))
-            self.loop.pause(connection, True)
-            self._paused.add(connection)
-        else:
-            self._publish(connection, payload, text)
+        overrides = self._overrides.get(connection) if self._overrides else None
+        if overrides is not None and overrides.takes_messages:
+            if overrides.received(payload, text):
+                self.loop.pause(connection, PAUSED_BY_OVERRIDES)
+        elif connection.publishes:
+            self.publish(Outgoing(connection, payload, text, connection.publishes, connection.expire))
+
+    def publish(self, outgoing: Outgoing) -> None:
+        """Publish a message of a client; where Redis is away and too many wait already the client is closed."""
+        if not self.outbox.put(outgoing):
+            self._fail(outgoing.connection, CloseCode.TRY_AGAIN_LATER, "the message queue is away")
 
     def _closed_by_client(self, connection: Connection, payload: bytes) -> None:
         if not connection.is_open:  # the answer to our own close frame, or the two have crossed
@@ -359,6 +373,10 @@ class Hub:
         if connection.is_gone:
             return
         self._leave(connection)
+        if self._heartbeats is not None:
+            self._heartbeats.remove(connection)
+        if self._overrides and (overrides := self._overrides.pop(connection, None)) is not None:
+            overrides.closed()
         seconds = self.loop.age(connection)
         name = str(connection)
         self.loop.remove(connection)
@@ -377,66 +395,36 @@ class Hub:
         if self.draining and not self.loop.connections:
             self._stop_now()
 
-    # ------------------------------------------------------------ publishing
+    # ------------------------------------------------------------ overridden methods of subscribers
 
-    def _publish(self, connection: Connection, payload: bytes, text: bool) -> None:
-        number = next(self._numbers)
-        if not connection.echo and connection.is_open:
-            self._expect(connection, payload, text, number)
-        self.link.publish(  # type: ignore[union-attr]
-            connection.publishes,
-            wrap(payload, not text),
-            connection.expire,
-            self._published,
-            (connection, number, payload, text),
-        )
+    def _tapped(self, connection: Connection, channel: bytes, payload: bytes, text: bool, withheld: bool) -> None:
+        """A message for a connection whose subscriber class wants to see it first."""
+        if connection.is_open and not self._overrides[connection].pushed(channel, payload, text, withheld):
+            logger.warning("%s is slow: too many messages wait for parse_response() of its subscriber", connection)
+            self._fail(connection, CloseCode.TRY_AGAIN_LATER, "too slow")
 
-    def _expect(self, connection: Connection, payload: bytes, text: bool, number: int) -> None:
-        # A connection that still waits for its fetch will have joined before this publish is pushed.
-        wanted = connection.attachment.channels if connection.attachment is not None else None
-        channels = [
-            channel
-            for name in connection.publishes
-            if (channel := self.fanout.channels.get(name)) is not None
-            and (channel in wanted if wanted is not None else self.fanout.listens(connection, channel))
-        ]
-        if channels:
-            self.fanout.expect(connection, channels, payload, text, number)
+    def send(self, connection: Connection, opcode: int, payload: bytes) -> None:
+        """Send one message to one client, if it is still there."""
+        if connection.is_open:
+            self.fanout.write(connection, opcode, payload)
 
-    def _publish_waiting(self) -> None:
-        while self._waiting and self.link is not None and self.link.accepts:
-            connection, payload, text = self._waiting.popleft()
-            self._guarded(self._publish, connection, payload, text)
-        if not self._waiting:
-            self._resume()
+    def caught_up(self, connection: Connection) -> None:
+        """The client's messages have been worked off: read on."""
+        self.loop.resume(connection, PAUSED_BY_OVERRIDES)
 
-    def _resume(self) -> None:
-        while self._paused:
-            self.loop.pause(self._paused.pop(), False)
+    def fail(self, connection: Connection) -> None:
+        """Something of the site's has failed, on behalf of this client: it is closed with 1011."""
+        self._fail(connection, CloseCode.INTERNAL_ERROR, "internal error")
 
-    def _published(self, context: tuple[Connection, int, bytes, bool], reply: Any) -> None:
-        connection, number, payload, text = context
-        if not isinstance(reply, Exception):
-            self._settling = connection, number  # its own copy came before the reply or comes right after it
-            return
-        self.fanout.forget(connection, number)
-        if not isinstance(reply, LinkError):
-            self.lost_publishes += 1
-            self._refused(f"a message of {connection}", reply)
-        elif reply.unsent:
-            self._returned.append((connection, payload, text))
-        else:
-            # Sent, and no answer: Redis may have published it, and to repeat it could double it.
-            self.lost_publishes += 1
-
-    def _refused(self, what: str, error: Exception) -> None:
-        hint = " (the ACL of uws4r's Redis user has to allow it)" if str(error).startswith("NOPERM") else ""
-        logger.error("Redis refused %s: %s%s", what, error, hint)
+    def link_descriptor(self) -> int | None:
+        """Return the link's descriptor, None while Redis is away; from any thread."""
+        link = self.link
+        return None if link is None else link.fileno()
 
     # ------------------------------------------------------------ the link
 
     def _link_opened(self, connection: RedisConnection) -> None:
-        self.link = link = Link(connection, self.fanout.push, self._on_reply)
+        self.link = self.outbox.link = link = Link(connection, self.fanout.push, self._on_reply)
         self._check_link(link)
         self.loop.watch_link(link.fileno(), link.raw)
         for channel in self.fanout.channels.values():
@@ -452,15 +440,8 @@ class Hub:
         logger.warning("the link to Redis is lost: %s", reason)
         self._more = False
         self.fanout.reply()  # what was pushed counts; what was expected will not come any more
-        self._forget_settling()
         self.loop.unwatch_link()
-        lost = self.lost_publishes
-        link.close(reason)
-        if self.lost_publishes > lost:
-            logger.warning("%d messages of clients may be lost with the link", self.lost_publishes - lost)
-        self._waiting.extendleft(reversed(self._returned))
-        self._returned.clear()
-        self._resume()
+        self.outbox.link_lost(lambda: link.close(reason))
         self.connector.lost()
 
     def _check_link(self, link: Link) -> None:
@@ -492,18 +473,12 @@ class Hub:
 
     def _on_reply(self) -> None:
         self.fanout.reply()
-        self._forget_settling()
-
-    def _forget_settling(self) -> None:
-        if self._settling is not None:
-            connection, number = self._settling
-            self._settling = None
-            self.fanout.forget(connection, number)
+        self.outbox.settle()
 
     def _subscribed(self, channel: Channel, reply: Any) -> None:
         if not isinstance(reply, Exception) or isinstance(reply, LinkError):
             return
-        self._refused(f"SUBSCRIBE {channel.name!r}", reply)
+        log_refusal(f"SUBSCRIBE {channel.name!r}", reply)
         for connection in list(self.loop.connections):
             waits = connection.attachment is not None and channel in connection.attachment.channels
             if waits or self.fanout.listens(connection, channel):
@@ -511,7 +486,7 @@ class Hub:
 
     def _unsubscribed(self, name: bytes, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError):
-            self._refused(f"UNSUBSCRIBE {name!r}", reply)
+            log_refusal(f"UNSUBSCRIBE {name!r}", reply)
 
     # ------------------------------------------------------------ the end
 
@@ -541,7 +516,7 @@ class Hub:
         """Close what was attached too late; its client finds out by the end of its connection."""
         while self._arrivals:
             try:
-                os.close(self._arrivals.popleft().fd)
+                self._arrivals.popleft().abandon()
             except IndexError:
                 return  # another thread was faster
 

@@ -35,7 +35,8 @@ class RedisPublisher(RedisStore):
         users: Any = (),
         sessions: Any = (),
     ) -> None:
-        super().__init__(redis_client())
+        super().__init__()
+        redis_client()  # a wrong setting is an error here, not at the first message
         self._addressed = any(value not in (False, (), None) for value in (broadcast, groups, users, sessions))
         if facility is None:
             if broadcast or groups or users or sessions:

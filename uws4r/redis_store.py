@@ -21,7 +21,7 @@ from uws4r.channels import SELF, channels_for
 from uws4r.conf import conf
 from uws4r.errors import ConfigurationError
 
-__all__ = ["SELF", "RedisMessage", "RedisStore", "link_connection", "redis_client"]
+__all__ = ["SELF", "RedisMessage", "RedisStore", "link_connection", "make_client", "redis_client"]
 
 logger = logging.getLogger("uws4r.publisher")
 
@@ -31,8 +31,13 @@ _clients: dict[str, redis.Redis] = {}  # by setting; a client is safe to share b
 _clients_lock = threading.Lock()
 
 
-def _make_client() -> redis.Redis:
-    configured = conf.WS4REDIS_CONNECTION
+def make_client(configured: Any) -> redis.Redis:
+    """
+    Return a new client for a value of ``WS4REDIS_CONNECTION``; nothing connects yet.
+
+    Raises:
+        ConfigurationError: It is none that redis-py takes.
+    """
     # Payloads are bytes; a site that set decode_responses for its own clients means no harm.
     forced = {"decode_responses": False}
     defaults = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": SOCKET_TIMEOUT}
@@ -57,17 +62,23 @@ def redis_client() -> redis.Redis:
     client = _clients.get(key)
     if client is None:
         with _clients_lock:
-            client = _clients.get(key) or _clients.setdefault(key, _make_client())
+            client = _clients.get(key) or _clients.setdefault(key, make_client(conf.WS4REDIS_CONNECTION))
     return client
 
 
 def link_connection() -> Connection:
     """Return an unconnected connection for a hub's link: RESP3, no retries of its own."""
-    pool = _make_client().connection_pool
+    pool = make_client(conf.WS4REDIS_CONNECTION).connection_pool
     # redis-py's maintenance notifications are pushes that nobody here would read.
     arguments = {name: value for name, value in pool.connection_kwargs.items() if "maint" not in name}
     arguments.update(protocol=3, client_name="uws4r", retry=Retry(NoBackoff(), 0), health_check_interval=0)
     return pool.connection_class(**arguments)
+
+
+def is_heartbeat(payload: bytes | bytearray) -> bool:
+    """Whether these bytes are ``WS4REDIS_HEARTBEAT``, which stands for no message."""
+    heartbeat = conf.WS4REDIS_HEARTBEAT
+    return heartbeat is not None and payload == heartbeat.encode()
 
 
 class RedisMessage(bytes):
@@ -85,10 +96,7 @@ class RedisMessage(bytes):
             if len(value) < 3 or value[0] != b"message":
                 return None
             value = value[2]
-        if not isinstance(value, (bytes, bytearray)):
-            return None
-        heartbeat = conf.WS4REDIS_HEARTBEAT
-        if heartbeat and value == heartbeat.encode():
+        if not isinstance(value, (bytes, bytearray)) or is_heartbeat(value):
             return None
         return super().__new__(cls, value)
 
@@ -98,12 +106,14 @@ def to_payload(message: Any) -> bytes:
     Return the bytes to publish for ``message``: str as UTF-8, bytes as they are, anything else as JSON.
 
     Raises:
-        ValueError: None, which :class:`RedisMessage` returns for what is no message; or no JSON can say it.
+        ValueError: None, which :class:`RedisMessage` returns for what is no message; the heartbeat; or no
+            JSON can say it.
     """
-    if isinstance(message, str):
-        return message.encode()
-    if isinstance(message, (bytes, bytearray, memoryview)):
-        return bytes(message)
+    if isinstance(message, (str, bytes, bytearray, memoryview)):
+        payload = message.encode() if isinstance(message, str) else bytes(message)
+        if is_heartbeat(payload):
+            raise ValueError(f"{message!r} is WS4REDIS_HEARTBEAT, which no client takes for a message")
+        return payload
     if message is None:
         raise ValueError("message object is not of type RedisMessage: None is no message")
     try:
@@ -117,13 +127,22 @@ class RedisStore:
     Publishes messages to a set of channels, and keeps the last one of each.
 
     Args:
-        connection: A ``redis.Redis``, or something that behaves like one.
+        connection: A ``redis.Redis``, or something that behaves like one; None for the site's.
     """
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
+    def __init__(self, connection: Any = None) -> None:
+        self._given = connection
         self._publishers: set[str] = set()
         self._addressed = True  # some audience was named, even if nobody is in it
+
+    @property
+    def _connection(self) -> Any:
+        # Asked for at each use: the object may be older than a change of the setting.
+        return redis_client() if self._given is None else self._given
+
+    @_connection.setter
+    def _connection(self, connection: Any) -> None:
+        self._given = connection
 
     @property
     def _expire(self) -> int:
@@ -138,12 +157,38 @@ class RedisStore:
             expire: Seconds for which it is also stored; None for ``WS4REDIS_EXPIRE``, 0 for not at all.
             binary: Send it as a binary message even if its bytes are valid UTF-8.
         Returns:
-            How many subscriptions it reached; a worker counts once for each channel that it listens to.
+            How many workers it reached. With several channels Redis cannot tell who listens to more than one
+            of them: then it is the largest number that one channel reached.
         Raises:
             ValueError: ``message`` is nothing that can be sent.
             redis.RedisError: Redis did not take it.
         """
-        data = wrap(to_payload(message), binary)
+        return self._publish(to_payload(message), expire, binary)
+
+    def pipeline_publish_message(self, message: Any, expire: int | None = None, transaction: bool = True) -> int:
+        """The same as :meth:`publish_message`, which is always one transaction; kept for its name."""
+        return self._publish(to_payload(message), expire, False)
+
+    def publish_on_commit(
+        self, message: Any, expire: int | None = None, *, binary: bool = False, using: str | None = None
+    ) -> None:
+        """
+        Publish when the present transaction of the database commits, at once where there is none.
+
+        What is rolled back is not published. The arguments are those of :meth:`publish_message`.
+
+        Args:
+            using: The database; None for the default one.
+        Raises:
+            ValueError: ``message`` is nothing that can be sent. What Redis says comes after the commit.
+        """
+        from django.db import transaction  # a publisher without a database does not load it
+
+        payload = to_payload(message)
+        transaction.on_commit(lambda: self._publish(payload, expire, binary), using=using)
+
+    def _publish(self, payload: bytes, expire: int | None, binary: bool) -> int:
+        data = wrap(payload, binary)
         expire = self._expire if expire is None else expire
         if not self._publishers:
             if not self._addressed:
@@ -155,11 +200,7 @@ class RedisStore:
             pipeline.publish(name, data)
             if expire and expire > 0:
                 pipeline.set(name, data, ex=expire)
-        return sum(reply for reply in pipeline.execute() if type(reply) is int)
-
-    def pipeline_publish_message(self, message: Any, expire: int | None = None, transaction: bool = True) -> int:
-        """The same as :meth:`publish_message`, which is always one pipeline; kept for its name."""
-        return self.publish_message(message, expire)
+        return max(reply for reply in pipeline.execute() if type(reply) is int)
 
     @staticmethod
     def get_prefix() -> str:

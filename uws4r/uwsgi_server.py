@@ -12,6 +12,7 @@ from typing import Any
 from django.apps import apps
 from redis.exceptions import RedisError
 
+from uws4r.checks import require_right_settings
 from uws4r.errors import ConfigurationError
 from uws4r.hub import Hub
 from uws4r.worker import reach_redis
@@ -56,6 +57,7 @@ def check_server() -> None:
     """
     if uwsgi is None:
         return
+    require_right_settings()
     for name in UNSUPPORTED_ENGINES:
         if _option(name) is not None:
             raise ConfigurationError(f"uws4r's hub runs in a thread, which {name} = … would starve: leave it out")

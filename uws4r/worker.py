@@ -23,6 +23,7 @@ def make_hub() -> Hub:
             max_queue=conf.UWS4R_MAX_QUEUE,
             publish_buffer=conf.UWS4R_PUBLISH_BUFFER,
             heartbeat=conf.WS4REDIS_HEARTBEAT.encode() if conf.WS4REDIS_HEARTBEAT else None,
+            threads=conf.UWS4R_THREADS,
         ),
     )
 

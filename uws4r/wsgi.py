@@ -20,12 +20,18 @@ from uws4r.uwsgi_server import check_server, detach, require_uwsgi, stop_with_wo
 from uws4r.worker import make_hub
 
 
-def _get_hub() -> Hub:
+def get_hub() -> Hub:
+    """Return this worker's hub."""
     return worker_hub(make_hub, stop_with_worker)
 
 
+def detach_socket(environ: dict[str, Any]) -> int:
+    """Return a duplicate of a request's socket, for a hub."""
+    return without_delay(detach(environ))
+
+
 check_once = cache(check_server)  # a site's wsgi.py with wrap() would ask twice
-application = Application(_get_hub, require_uwsgi, lambda environ: without_delay(detach(environ)))
+application = Application(get_hub, require_uwsgi, detach_socket)
 
 
 def wrap(django_application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:

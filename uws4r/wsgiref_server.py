@@ -50,10 +50,15 @@ def detach(environ: dict[str, Any]) -> int:
 
 
 class WebsocketRunServer(Application):
-    """The websockets of ``runserver``, as a WSGI application."""
+    """
+    The websockets of ``runserver``, as a WSGI application.
 
-    def __init__(self) -> None:
-        super().__init__(lambda: worker_hub(make_hub, lambda hub: None), require_runserver, detach)
+    Args:
+        redis_connection: What subscribers are given as their connection; None for the site's Redis.
+    """
+
+    def __init__(self, redis_connection: Any = None) -> None:
+        super().__init__(lambda: worker_hub(make_hub, lambda hub: None), require_runserver, detach, redis_connection)
 
 
 websockets = WebsocketRunServer()

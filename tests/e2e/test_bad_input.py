@@ -203,5 +203,4 @@ def test_refusals_of_the_site(served: Callable[..., Site]) -> None:
     assert refusal("deny").startswith("403")
     assert re.match(r"(?s)403.*is its `return` missing", refusal("forget"))
     assert refusal("explode").startswith("500")
-    assert refusal("no_such_function").startswith("500")
     assert refusal("deny", "WS4REDIS_PROCESS_REQUEST").startswith("403")

@@ -237,7 +237,7 @@ def test_a_message_before_a_failed_publish_of_the_same_bytes_does_come(bench: Be
             select.select([bench.hub.link], [], [], 10)  # it is here before mine is sent
             me.send("same")
         assert me.receive() == "same"
-        wait_until(lambda: bench.hub.lost_publishes == 1, "the publish refused")
+        wait_until(lambda: bench.hub.outbox.lost == 1, "the publish refused")
     finally:
         bench.redis.execute_command("ACL", "SETUSER", "default", "+eval")
 
@@ -320,6 +320,6 @@ def test_a_publish_that_redis_refuses_is_logged_and_costs_no_websocket(
         wait_until(lambda: "Redis refused" in caplog.text, "logged")
     finally:
         bench.redis.execute_command("ACL", "SETUSER", "default", "allkeys")
-    assert bench.hub.lost_publishes == 1
+    assert bench.hub.outbox.lost == 1
     sender.send("allowed")
     assert sender.receive() == "allowed"

@@ -80,14 +80,14 @@ def test_publishes_that_redis_cannot_have_seen_go_out_on_the_next_link(
     for i in range(200):
         sender.send(f"{i:03d}" + "x" * 60_000)
     sender.ping()
-    assert bench.call(lambda: len(bench.hub._waiting)) > 0
+    assert bench.call(lambda: len(bench.hub.outbox._waiting)) > 0
     own_redis.stop(signal.SIGKILL)
     own_redis.start()
     received = [int(str(reader.receive())[:3])]
     while received[-1] != 199:
         received.append(int(str(reader.receive())[:3]))
-    assert received == list(range(bench.hub.lost_publishes, 200))
-    assert 0 < bench.hub.lost_publishes < 150
+    assert received == list(range(bench.hub.outbox.lost, 200))
+    assert 0 < bench.hub.outbox.lost < 150
     assert reader.ping() == []
 
 

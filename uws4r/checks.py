@@ -1,0 +1,279 @@
+"""
+Django system checks: every wrong setting, with a stable id and what to write instead.
+
+``manage.py check`` shows them; uWSGI refuses to start with one of the errors.
+"""
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from ipaddress import ip_network
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+
+from uws4r import access
+from uws4r.conf import SETTINGS, conf
+from uws4r.errors import ConfigurationError
+from uws4r.redis_store import make_client
+from uws4r.subscriber import RedisSubscriber
+
+Problem = str | None  # what is wrong with a value
+
+
+class Rule(NamedTuple):
+    """What a setting has to be."""
+
+    id: str
+    name: str
+    problem: Callable[[Any], Problem]
+    hint: str  # what to write instead
+
+
+# ---------------------------------------------------------------- kinds of values
+
+
+def url_prefix(value: Any) -> Problem:
+    if isinstance(value, str) and value.startswith("/") and value.endswith("/"):
+        return None
+    return "is not a path with a slash at both ends"
+
+
+def connection(value: Any) -> Problem:
+    try:
+        arguments = make_client(value).connection_pool.connection_kwargs
+    except ConfigurationError as error:
+        return f"is no connection: {error}"
+    for name, kind in (("host", str), ("port", int), ("db", int), ("path", str)):
+        if not isinstance(arguments.get(name, kind()), kind):
+            return f"is no connection: {name!r} is {arguments[name]!r}"
+    return None
+
+
+def text(value: Any) -> Problem:
+    return None if value is None or isinstance(value, str) else "is no text"
+
+
+def number(least: float, *kinds: type) -> Callable[[Any], Problem]:
+    def problem(value: Any) -> Problem:
+        if isinstance(value, kinds) and not isinstance(value, bool) and value >= least:  # type: ignore[operator]
+            return None
+        return f"is no {'whole ' if float not in kinds else ''}number" + (f" of at least {least}" if least > -1 else "")
+
+    return problem
+
+
+def function(*arguments: str) -> Callable[[Any], Problem]:
+    """A callable, or its dotted path, that takes so many arguments."""
+
+    def problem(value: Any) -> Problem:
+        if value is None:
+            return None
+        try:
+            found = access.callback(value)
+        except Exception as error:  # importing a site's module may raise anything
+            return f"cannot be imported: {error}"
+        if not callable(found):
+            return "is not callable"
+        try:
+            inspect.signature(found).bind(*arguments)
+        except TypeError:
+            return f"cannot be called with {' and '.join(arguments)}"
+        except ValueError:  # a callable without a signature to ask for
+            pass
+        return None
+
+    return problem
+
+
+def subscriber(value: Any) -> Problem:
+    if (trouble := function("connection")(value)) is not None:
+        return trouble
+    found = access.callback(value)
+    if isinstance(found, type) and issubclass(found, RedisSubscriber):
+        return None
+    return "is no subclass of uws4r.subscriber.RedisSubscriber"
+
+
+def origins(value: Any) -> Problem:
+    if not isinstance(value, (list, tuple, set)):
+        return "is no list"
+    for origin in value:
+        if origin == "*":
+            continue
+        if not isinstance(origin, str):
+            return f"contains {origin!r}"
+        parts = urlsplit(origin)
+        if not (parts.scheme and parts.netloc) or origin != f"{parts.scheme}://{parts.netloc}":
+            return f"contains {origin!r}, which is no origin"
+    return None
+
+
+def proxies(value: Any) -> Problem:
+    if not isinstance(value, (list, tuple, set)):
+        return "is no list"
+    for proxy in value:
+        if proxy != "unix":
+            try:
+                ip_network(proxy, strict=False)
+            except ValueError as error:
+                return f"contains {proxy!r}: {error}"
+    return None
+
+
+RULES = (
+    Rule("uws4r.E001", "WEBSOCKET_URL", url_prefix, 'a path such as "/ws/"'),
+    Rule(
+        "uws4r.E002",
+        "WS4REDIS_CONNECTION",
+        connection,
+        'a URL such as "redis://localhost:6379/0", or a dictionary such as {"host": "localhost", "port": 6379}',
+    ),
+    Rule("uws4r.E003", "WS4REDIS_PREFIX", text, 'a text such as "mysite", or None'),
+    Rule("uws4r.E004", "WS4REDIS_EXPIRE", number(float("-inf"), int), "seconds such as 3600, or 0 to keep nothing"),
+    Rule(
+        "uws4r.E005",
+        "WS4REDIS_SUBSCRIBER",
+        subscriber,
+        'the dotted path of a class, such as "uws4r.subscriber.RedisSubscriber"',
+    ),
+    Rule("uws4r.E006", "WS4REDIS_HEARTBEAT", text, 'a text such as "--heartbeat--", or None'),
+    Rule(
+        "uws4r.E007",
+        "WS4REDIS_ALLOWED_CHANNELS",
+        function("request", "channels"),
+        'a function f(request, channels), or its dotted path such as "mysite.access.allowed_channels"',
+    ),
+    Rule(
+        "uws4r.E008",
+        "WS4REDIS_PROCESS_REQUEST",
+        function("request"),
+        'a function f(request), or its dotted path such as "mysite.access.process_request"',
+    ),
+    Rule("uws4r.E009", "UWS4R_ALLOWED_ORIGINS", origins, 'a list such as ["https://www.example.com"]'),
+    Rule("uws4r.E010", "UWS4R_PROXIES", proxies, 'a list of addresses and networks such as ["unix", "10.0.0.0/8"]'),
+    Rule("uws4r.E011", "UWS4R_PING_INTERVAL", number(0, int, float), "seconds such as 25, or 0 for no pings"),
+    Rule("uws4r.E012", "UWS4R_PING_TIMEOUT", number(0.1, int, float), "seconds such as 20"),
+    Rule("uws4r.E013", "UWS4R_MAX_MESSAGE_SIZE", number(1, int), "bytes such as 1048576"),
+    Rule("uws4r.E014", "UWS4R_MAX_QUEUE", number(1, int), "bytes such as 1048576"),
+    Rule("uws4r.E015", "UWS4R_PUBLISH_BUFFER", number(0, int), "messages such as 1000"),
+    Rule("uws4r.E016", "UWS4R_MAX_CONNECTIONS", number(0, int), "websockets such as 10000, or 0 for no limit"),
+    Rule("uws4r.E017", "UWS4R_THREADS", number(1, int), "threads such as 64"),
+)
+
+
+# ---------------------------------------------------------------- the checks
+
+
+def wrong_values(**kwargs: Any) -> list[CheckMessage]:
+    """Every setting against its rule."""
+    return list(_wrong_values())
+
+
+def _wrong_values() -> Iterator[CheckMessage]:
+    for rule in RULES:
+        value = getattr(conf, rule.name)
+        problem = rule.problem(value)
+        if problem is None:
+            continue
+        hint = f"Write {rule.hint}."
+        if isinstance(value, str) and re.match(r"ws4redis\b", value):
+            hint = f"Write {value.replace('ws4redis', 'uws4r', 1)!r}."
+        # A connection may hold a password.
+        shown = f" = {value!r:.80}" if rule.name != "WS4REDIS_CONNECTION" else ""
+        yield Error(f"{rule.name}{shown} {problem}", hint=hint, id=rule.id)
+
+
+def unknown_settings(**kwargs: Any) -> list[CheckMessage]:
+    """A misspelt name has no effect, which for a callback that restricts means: no restriction."""
+    known = {*SETTINGS, *(f"UWS4R_{name.removeprefix('WS4REDIS_')}" for name in SETTINGS)}
+    found = []
+    for name in dir(settings):
+        if re.match(r"(WS4REDIS|UWS4R)_", name) and name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"Write {near[0]}." if near else "Remove it; docs/reference/settings.md lists what there is."
+            found.append(Warning(f"uws4r has no setting {name}", hint=hint, id="uws4r.W001"))
+    return found
+
+
+def leftovers(**kwargs: Any) -> list[CheckMessage]:
+    """What still names ws4redis after the switch."""
+    processors = [
+        path for template in settings.TEMPLATES for path in template.get("OPTIONS", {}).get("context_processors", ())
+    ]
+    places = {
+        "INSTALLED_APPS": settings.INSTALLED_APPS,
+        "TEMPLATES": processors,
+        "WSGI_APPLICATION": [settings.WSGI_APPLICATION or ""],
+    }
+    return [
+        Warning(
+            f"{place} still has {entry!r}",
+            hint=f"Write {entry.replace('ws4redis', 'uws4r', 1)!r}.",
+            id="uws4r.W002",
+        )
+        for place, entries in places.items()
+        for entry in entries
+        if re.match(r"ws4redis\b", entry)
+    ]
+
+
+def open_to_everybody(**kwargs: Any) -> list[CheckMessage]:
+    """What is convenient while developing, and not when strangers come."""
+    found = []
+    if conf.WS4REDIS_ALLOWED_CHANNELS is None:
+        found.append(
+            Warning(
+                "every client may subscribe and publish everywhere",
+                hint="Set WS4REDIS_ALLOWED_CHANNELS to a function that returns what a request may do.",
+                id="uws4r.W011",
+            )
+        )
+    if "*" in conf.UWS4R_ALLOWED_ORIGINS:
+        found.append(
+            Warning(
+                "pages of every other site may open websockets here, with the cookies of their visitors",
+                hint='List the origins in UWS4R_ALLOWED_ORIGINS instead of "*".',
+                id="uws4r.W012",
+            )
+        )
+    return found
+
+
+def shared_redis(**kwargs: Any) -> list[CheckMessage]:
+    """Pub/sub does not know databases: with another ``db`` two sites still hear each other."""
+    if conf.WS4REDIS_PREFIX or connection(conf.WS4REDIS_CONNECTION) is not None:
+        return []
+    db = make_client(conf.WS4REDIS_CONNECTION).connection_pool.connection_kwargs.get("db", 0)
+    if not db:
+        return []
+    return [
+        Warning(
+            f"database {db} of Redis is used without WS4REDIS_PREFIX: messages reach the sites in its other databases",
+            hint='Set WS4REDIS_PREFIX to a name of this site, such as "mysite".',
+            id="uws4r.W013",
+        )
+    ]
+
+
+def require_right_settings() -> None:
+    """
+    Make sure that there is no error in the settings.
+
+    Raises:
+        ConfigurationError: There is; says what to write instead.
+    """
+    errors = wrong_values()
+    if errors:
+        raise ConfigurationError("; ".join(f"{error.msg}. {error.hint} ({error.id})" for error in errors))
+
+
+def connect() -> None:
+    """Register the checks; safe to call again."""
+    for check in (wrong_values, unknown_settings, leftovers):
+        register(check, Tags.compatibility if check is leftovers else "uws4r")
+    for check in (open_to_everybody, shared_redis):
+        register(check, Tags.security, deploy=True)

@@ -1,0 +1,196 @@
+"""
+Methods that a subscriber class overrides, called for one open websocket on worker threads.
+
+ws4redis called ``parse_response``, ``publish_message`` and ``release`` in the loop of their websocket. Here the
+hub only hands over what they used to find; they may block without holding up anybody else. Their calls for
+one websocket come in order, one after the other.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from django.db import close_old_connections, reset_queries
+
+from uws4r._connection import Connection
+from uws4r._frames import is_text
+from uws4r.attachment import Attachment
+from uws4r.conf import conf
+from uws4r.hub import Hub
+from uws4r.outbox import Outgoing
+from uws4r.redis_store import RedisMessage, RedisStore
+from uws4r.rfc6455 import Opcode
+from uws4r.subscriber import RedisSubscriber
+
+logger = logging.getLogger("uws4r.subscriber")
+
+ENOUGH = 100  # messages of a client that wait for publish_message(); then no more is received
+
+
+def overrides(subscriber: RedisSubscriber, method: str) -> bool:
+    """Whether the subscriber's class has a method of its own."""
+    return getattr(getattr(subscriber, method), "__func__", None) is not getattr(RedisSubscriber, method)
+
+
+def encoded(name: str | bytes) -> bytes:
+    """Return the name of a channel as Redis has it."""
+    return name if isinstance(name, bytes) else name.encode("utf-8", "surrogatepass")
+
+
+def opcode_of(text: bool) -> Opcode:
+    """Return what a message is sent as."""
+    return Opcode.TEXT if text else Opcode.BINARY
+
+
+class SubscriberCalls:
+    """
+    What :class:`uws4r.attachment.Overrides` describes, for one subscriber.
+
+    Args:
+        room: Bytes of pushes that may wait for ``parse_response()``; beyond it the client is slow.
+    """
+
+    def __init__(self, subscriber: RedisSubscriber, hub: Hub, room: int) -> None:
+        self.takes_pushes = overrides(subscriber, "parse_response")
+        self.takes_messages = overrides(subscriber, "publish_message")
+        self._releases = overrides(subscriber, "release")
+        self._subscriber = subscriber
+        self._hub = hub
+        self._connection: Connection | None = None  # None until it is open
+        self._room = room
+        self._pushed = 0  # bytes that wait for parse_response()
+        self._message: tuple[bytes, bool] | None = None  # (payload, text) that publish_message() is called with
+        self._calls: deque[Callable[[], None]] = deque()
+        self._lock = threading.Lock()
+        self._running = False
+        self._paused = False
+        self._failed = False
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to call."""
+        return self.takes_pushes or self.takes_messages or self._releases
+
+    # ------------------------------------------------------------ called by the hub
+
+    def opened(self, hub: Hub, connection: Connection) -> None:
+        self._connection = connection
+        self._subscriber._subscription.sealed = True
+
+    def joined(self, channels: list[bytes]) -> None:
+        for number, channel in enumerate(channels, 1):
+            self._call(partial(self._parse, [b"subscribe", channel, number]))
+
+    def pushed(self, channel: bytes, payload: bytes, text: bool, withheld: bool) -> bool:
+        with self._lock:
+            if self._pushed and self._pushed + len(payload) > self._room:
+                return False
+            self._pushed += len(payload)
+        self._call(partial(self._parse, [b"message", channel, payload], text, withheld))
+        return True
+
+    def received(self, payload: bytes, text: bool) -> bool:
+        self._call(partial(self._publish_message, payload, text))
+        with self._lock:
+            full = len(self._calls) >= ENOUGH
+            self._paused |= full
+        return full
+
+    def closed(self) -> None:
+        self._call(self._release)
+
+    # ------------------------------------------------------------ called by the subscriber
+
+    def publish(self, payload: bytes, expire: int | None, binary: bool) -> None:
+        subscriber, hub = self._subscriber, self._hub
+        own = self._message is not None and self._message[0] == payload
+        if hub.draining or self._connection is None:  # the hub has no time left, or nothing to do with it yet
+            RedisStore._publish(subscriber, payload, expire, binary)
+            return
+        names = tuple(sorted(map(encoded, subscriber._publishers)))
+        if names:
+            text = self._message[1] if own and self._message is not None else not binary and is_text(payload)
+            expire = max(0, conf.WS4REDIS_EXPIRE if expire is None else expire)
+            outgoing = Outgoing(self._connection, payload, text, names, expire, own)
+            hub.call_soon(partial(hub.publish, outgoing))
+
+    # ------------------------------------------------------------ on a worker thread
+
+    def _call(self, call: Callable[[], None]) -> None:
+        with self._lock:
+            self._calls.append(call)
+            if self._running:
+                return
+            self._running = True
+        self._hub.threads.submit(self._run)
+
+    def _run(self) -> None:
+        # What Django does around a request, so that database connections are given back.
+        reset_queries()
+        close_old_connections()
+        try:
+            while (call := self._next()) is not None:
+                try:
+                    call()
+                except Exception:
+                    self._failed = True
+                    logger.exception("%s: a method of %s failed", self._connection, type(self._subscriber).__name__)
+                    if self._connection is not None:
+                        self._hub.call_soon(partial(self._hub.fail, self._connection))
+        finally:
+            close_old_connections()
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._lock:
+            if self._calls:
+                return self._calls.popleft()
+            self._running = False
+            resume, self._paused = self._paused, False
+        if resume and self._connection is not None:
+            self._hub.call_soon(partial(self._hub.caught_up, self._connection))
+        return None
+
+    def _publish_message(self, payload: bytes, text: bool) -> None:
+        message = RedisMessage(payload)
+        if message is None or self._failed:  # None: the heartbeat, changed since the hub was started
+            return
+        self._message = payload, text
+        try:
+            self._subscriber.publish_message(message)
+        finally:
+            self._message = None
+
+    def _parse(self, push: list[Any], text: bool = True, withheld: bool = False) -> None:
+        if self._failed:
+            return
+        pushes = self._subscriber._subscription.pushes
+        pushes.append(push)
+        try:
+            message = RedisMessage(self._subscriber.parse_response())
+        finally:
+            pushes.clear()
+            payload = push[2] if push[0] == b"message" else b""
+            with self._lock:
+                self._pushed -= len(payload)
+        if not message or (withheld and message == payload) or self._connection is None:
+            return
+        text = text if message == payload else is_text(message)
+        self._hub.call_soon(partial(self._hub.send, self._connection, opcode_of(text), bytes(message)))
+
+    def _release(self) -> None:
+        try:
+            if self._releases:
+                self._subscriber.release()
+        finally:
+            self._subscriber._live = None  # the two hold each other
+
+
+def calls_of(subscriber: RedisSubscriber, hub: Hub, attachment: Attachment) -> None:
+    """Keep a subscriber with its websocket, where its class overrides what is called then."""
+    calls = SubscriberCalls(subscriber, hub, hub.options.max_queue)
+    if calls.any:
+        subscriber._live = calls
+        attachment.overrides = calls

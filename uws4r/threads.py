@@ -1,0 +1,64 @@
+"""
+A worker's threads for what may block: the site's own code on behalf of an open websocket.
+
+Not :mod:`concurrent.futures`: the interpreter waits for its threads to end, and a call that never returns
+would keep a worker from stopping.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+logger = logging.getLogger("uws4r.threads")
+
+IDLE_TIME = 10.0  # seconds after which a thread without work ends
+
+
+class WorkerThreads:
+    """
+    Args:
+        limit: Threads at most; what is submitted beyond it waits for one.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._tasks: deque[Callable[[], None]] = deque()
+        self._lock = threading.Lock()
+        self._there_is_work = threading.Condition(self._lock)
+        self._one_is_idle = threading.Condition(self._lock)
+        self._count = 0
+        self._idle = 0
+
+    def submit(self, task: Callable[[], None]) -> None:
+        """Have a thread call ``task``, soon; from any thread."""
+        with self._lock:
+            self._tasks.append(task)
+            if len(self._tasks) > self._idle and self._count < self._limit:
+                self._count += 1
+                threading.Thread(target=self._work, name="uws4r-worker", daemon=True).start()
+            else:
+                self._there_is_work.notify()
+
+    def finish(self, timeout: float) -> bool:
+        """Wait until nothing is left to do, at most ``timeout`` seconds; return whether that is so."""
+        with self._lock:
+            return self._one_is_idle.wait_for(lambda: not self._tasks and self._idle == self._count, timeout)
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._lock:
+            self._idle += 1
+            self._one_is_idle.notify_all()
+            self._there_is_work.wait_for(lambda: self._tasks, IDLE_TIME)
+            self._idle -= 1
+            if self._tasks:
+                return self._tasks.popleft()
+            self._count -= 1
+            return None
+
+    def _work(self) -> None:
+        while (task := self._next()) is not None:
+            try:
+                task()
+            except Exception:
+                logger.exception("a bug in uws4r: a worker thread goes on with the next task")
