@@ -9,10 +9,11 @@ The modules in reading order, from the wire to the web; each imports only from t
 - ``_connection`` one client, ``_fanout`` who listens to what, ``_hub`` the C loop
 - ``link`` the one Redis connection, ``connector`` makes it
 - ``attachment`` what a hub is told, ``threads`` for what may block, ``outbox`` what clients publish, ``heartbeat``
-- ``hub`` decides, ``engines`` make it run
+- ``hub`` decides, ``engines`` make it run, ``worker`` makes one
 - ``handshake``, ``access``, ``overrides``, ``application`` from a request to a websocket
 - ``checks`` of the settings, ``uwsgi_server``, ``wsgi`` what uWSGI loads
 - ``settings``, ``exceptions``, ``uwsgi_runserver``, ``wsgi_server`` names that ws4redis had
+- ``wsgiref_server``, ``django_runserver``, ``embedded_redis``, ``management`` the websockets of ``manage.py runserver``
 - ``signals``, ``context_processors``, ``apps`` the Django app
 """
 

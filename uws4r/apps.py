@@ -1,6 +1,7 @@
 """The Django app: ``INSTALLED_APPS = [..., "uws4r"]``. It has no models."""
 
 from django.apps import AppConfig
+from django.core.checks import register
 
 
 class Uws4rConfig(AppConfig):
@@ -9,6 +10,8 @@ class Uws4rConfig(AppConfig):
 
     def ready(self) -> None:
         from uws4r import checks, signals
+        from uws4r.management.checks import check_runserver
 
         checks.connect()
+        register(check_runserver, "uws4r")
         signals.connect()

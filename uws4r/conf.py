@@ -5,9 +5,12 @@ Old names (``WS4REDIS_*``, ``WEBSOCKET_URL``) are ws4redis'; new settings are ``
 exists under both names the new one wins. Nothing else in uws4r reads its settings from Django's.
 """
 
+import os
 from typing import Any
 
 from django.conf import settings
+
+EMBEDDED_REDIS = "UWS4R_EMBEDDED_REDIS"  # set by a runserver that has started a Redis, for its children
 
 
 class Conf:
@@ -32,8 +35,12 @@ class Conf:
 
     @property
     def WS4REDIS_CONNECTION(self) -> dict[str, Any] | str:
-        """Redis: keyword arguments of ``redis.Redis``, or a URL. ``{}``: localhost:6379, database 0."""
-        return self._get("WS4REDIS_CONNECTION", {})
+        """
+        Redis: keyword arguments of ``redis.Redis``, or a URL. ``{}``: localhost:6379, database 0.
+
+        The environment variable :data:`EMBEDDED_REDIS`, where it is set, says what ``{}`` means.
+        """
+        return self._get("WS4REDIS_CONNECTION", None) or os.environ.get(EMBEDDED_REDIS) or {}
 
     @property
     def WS4REDIS_PREFIX(self) -> str:

@@ -15,8 +15,7 @@ from redis.exceptions import RedisError
 from uws4r.checks import require_right_settings
 from uws4r.errors import ConfigurationError
 from uws4r.hub import Hub
-from uws4r.link import open_connection
-from uws4r.redis_store import link_connection
+from uws4r.worker import reach_redis
 
 try:
     import uwsgi
@@ -75,13 +74,10 @@ def check_server() -> None:
             )
     if not apps.is_installed("uws4r"):
         logger.warning('"uws4r" is not in INSTALLED_APPS: users\' groups will not be known to subscribe-group')
-    connection = link_connection()
     try:
-        open_connection(connection)
+        reach_redis()
     except (RedisError, OSError) as error:
         logger.error("Redis cannot be reached now, websockets are answered 503 until it can: %s", error)
-    finally:
-        connection.disconnect()
 
 
 def require_uwsgi(environ: dict[str, Any]) -> None:

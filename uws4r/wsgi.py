@@ -6,7 +6,6 @@ Under uWSGI, loading fails with a :class:`~uws4r.errors.ConfigurationError` wher
 """
 
 import os
-import resource
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
@@ -14,35 +13,16 @@ from typing import Any
 import django
 
 from uws4r.application import Application, StartResponse, without_delay
-from uws4r.attachment import HubOptions
 from uws4r.conf import conf
 from uws4r.engines import worker_hub
 from uws4r.hub import Hub
-from uws4r.redis_store import link_connection
 from uws4r.uwsgi_server import check_server, detach, require_uwsgi, stop_with_worker
-
-
-def _make_hub() -> Hub:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return Hub(
-        link_connection,
-        HubOptions(
-            ping_interval=conf.UWS4R_PING_INTERVAL,
-            ping_timeout=conf.UWS4R_PING_TIMEOUT,
-            max_message_size=conf.UWS4R_MAX_MESSAGE_SIZE,
-            max_queue=conf.UWS4R_MAX_QUEUE,
-            publish_buffer=conf.UWS4R_PUBLISH_BUFFER,
-            heartbeat=conf.WS4REDIS_HEARTBEAT.encode() if conf.WS4REDIS_HEARTBEAT else None,
-            threads=conf.UWS4R_THREADS,
-        ),
-    )
+from uws4r.worker import make_hub
 
 
 def get_hub() -> Hub:
     """Return this worker's hub."""
-    return worker_hub(_make_hub, stop_with_worker)
+    return worker_hub(make_hub, stop_with_worker)
 
 
 def detach_socket(environ: dict[str, Any]) -> int:

@@ -4,11 +4,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.servers import ROOT
+from tests.support.runserver import RunServer, Runserver
+from tests.support.servers import ROOT, RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +27,19 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(f"{pip} {command}", shell=True, cwd=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return directory / "venv" / "bin"
+
+
+@pytest.fixture
+def runserver(tmp_path: Path, redis_server: RedisServer, database: Path) -> Iterator[Runserver]:
+    """``runserver("--option", settings={…})``: a server of the test's own."""
+    servers: list[RunServer] = []
+
+    def start(*options: str, redis: RedisServer | None = None, **arguments: Any) -> RunServer:
+        redis_server.client.flushall()
+        servers.append(RunServer(tmp_path, redis or redis_server, database, *options, **arguments))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+        assert "Traceback" not in server.log

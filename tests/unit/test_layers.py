@@ -10,9 +10,11 @@ PACKAGE = Path(uws4r.__file__).parent
 ORDER = [
     "rfc6455", "errors", "_frames", "channels", "conf", "redis_store", "publisher", "subscriber",
     "_connection", "_fanout", "_hub", "link", "connector", "attachment", "threads", "outbox", "heartbeat", "hub",
-    "engines.thread", "engines",
+    "engines.thread", "engines", "worker",
     "handshake", "access", "overrides", "application", "checks", "uwsgi_server", "wsgi",
     "settings", "exceptions", "uwsgi_runserver", "wsgi_server",
+    "wsgiref_server", "django_runserver", "embedded_redis",
+    "management", "management.commands", "management.commands.runserver", "management.checks",
     "signals", "context_processors", "apps",
 ]  # fmt: skip
 

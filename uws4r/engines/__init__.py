@@ -40,3 +40,10 @@ def worker_hub(make: Callable[[], Hub], started: Callable[[Hub], None]) -> Hub:
             started(hub)
             _hub = hub
     return hub
+
+
+def stop_worker_hub() -> None:
+    """Stop this process's hub, if it has one: its clients are closed with 1012."""
+    hub = _hub
+    if hub is not None and hub.pid == os.getpid():
+        hub.stop()
