@@ -51,6 +51,7 @@ missing_packages() {
         command -v chromedriver >/dev/null || echo chromium-driver
         command -v openssl >/dev/null || echo openssl
         command -v redis-cli >/dev/null || echo redis-tools
+        command -v npm >/dev/null || echo nodejs npm
     fi
     find_python >/dev/null || echo python3 python3-venv python3-dev
 }
@@ -177,6 +178,7 @@ bench() {
 
 clean() {
     rm -rf "$VENV" build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+    rm -rf tests/js/node_modules
     rm -f uws4r/*.so uws4r/*.c
 }
 

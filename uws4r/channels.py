@@ -8,6 +8,7 @@ looked at by their attributes (``user``, ``session``); nothing here imports Djan
 import sys
 import warnings
 from collections.abc import Iterable
+from types import FrameType
 from typing import Any, NamedTuple
 
 from uws4r._frames import join_name
@@ -59,7 +60,8 @@ _OWN = {"users": user_names, "groups": group_names, "sessions": session_keys}
 
 def _outside() -> int:
     """Return the ``stacklevel`` of the nearest caller that is not uws4r."""
-    level, frame = 1, sys._getframe(1)
+    level = 1
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith("uws4r."):
         level, frame = level + 1, frame.f_back
     return level

@@ -40,7 +40,7 @@ def server(_shared: RunServer) -> Iterator[RunServer]:
 # ---------------------------------------------------------------- the handshake
 
 
-def test_the_101_has_the_headers_of_rfc_6455_and_no_other(server: RunServer) -> None:
+def test_bug_p8_the_101_has_the_headers_of_rfc_6455_and_no_other(server: RunServer) -> None:
     key = "dGhlIHNhbXBsZSBub25jZQ=="
     with Client(server.address) as client:
         client.request("/ws/foo", {"Sec-WebSocket-Key": key, "Sec-WebSocket-Protocol": "a, b"}, read=False)
@@ -94,7 +94,7 @@ def test_a_refusal_is_an_http_answer(server: RunServer, status: int, request_of:
             assert client.ended()
 
 
-def test_a_client_that_leaves_at_once_is_no_error(server: RunServer) -> None:
+def test_bug_b8_a_client_that_leaves_at_once_is_no_error(server: RunServer) -> None:
     for _ in range(20):
         with Client(server.address) as client:
             client.request("/ws/left", read=False)
@@ -115,20 +115,20 @@ def test_a_client_that_does_not_wait_for_the_101_does_no_harm(server: RunServer)
     ["plain", "é", "€", "Привет, Қазақстан", "😀", "x" * 200_000, "€😀é" * 30_000, b"\xff\x00" * 100_000],
     ids=["ascii", "é", "€", "Cyrillic", "emoji", "200 kB", "200 kB of all", "binary"],
 )
-def test_every_message_comes_back(server: RunServer, message: str | bytes) -> None:
+def test_bug_p7_every_message_comes_back(server: RunServer, message: str | bytes) -> None:
     client = server.join(ECHO)
     client.send(message)
     assert client.receive() == message
 
 
-def test_an_empty_text_does_no_harm(server: RunServer) -> None:
+def test_bug_p7_an_empty_text_does_no_harm(server: RunServer) -> None:
     client = server.join(ECHO)
     client.send("")
     client.send("not empty")
     assert client.receive() == "not empty"
 
 
-def test_fragments_may_split_a_character(server: RunServer) -> None:
+def test_bug_p7_fragments_may_split_a_character(server: RunServer) -> None:
     client = server.join(ECHO)
     whole = "a€😀é".encode()
     client.send_raw(masked_frame(TEXT, whole[:1], final=False))
@@ -149,7 +149,7 @@ def test_a_close_code_is_answered_with_itself(server: RunServer, code: int) -> N
 # ---------------------------------------------------------------- beside the pages
 
 
-def test_pages_have_bodies_sessions_and_keep_alive(server: RunServer) -> None:
+def test_bug_b2_pages_have_bodies_sessions_and_keep_alive(server: RunServer) -> None:
     """Two pages and then the websocket on one TCP connection: the pages' handling is Django's own."""
     session = server.log_in("mary")
     server.redis.client.set("user:mary:foo", "joined")
@@ -178,7 +178,7 @@ def threads(pid: int) -> int:
     return int(re.findall(r"^Threads:\t(\d+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[0])
 
 
-def test_websockets_take_no_threads_and_leave_the_pages_alone(server: RunServer) -> None:
+def test_l1_websockets_take_no_threads_and_leave_the_pages_alone(server: RunServer) -> None:
     server.join(ECHO)
     wait_until(lambda: threads(server.pid) == 2, "the main thread and the hub's")
     clients = [server.join(ECHO) for _ in range(100)]
@@ -201,17 +201,16 @@ def test_two_messages_a_millisecond_apart_do_not_wait_for_an_acknowledgement(ser
         pytest.param(("--nothreading", "--noreload"), {}, id="nothreading"),
         pytest.param(("--nothreading",), {}, id="nothreading and autoreload"),
         pytest.param(("--noreload",), {"host": "::1"}, id="IPv6"),
-        pytest.param(
-            ("--noreload",),
-            {"settings": {"WSGI_APPLICATION": "uws4r.django_runserver.application"}},
-            id="ws4redis' way",
-        ),
         pytest.param(("--noreload",), {"settings": {"WSGI_APPLICATION": "testsite.wsgi.application"}}, id="wrapped"),
         pytest.param(("--noreload",), {"settings": {"DEBUG": False}}, id="not DEBUG"),
     ],
 )
 def test_ways_to_run(runserver: Runserver, options: tuple[str, ...], arguments: dict[str, Any]) -> None:
     talk(runserver(*options, **arguments))
+
+
+def test_a11_wsgi_application_of_ws4redis(runserver: Runserver) -> None:
+    talk(runserver("--noreload", settings={"WSGI_APPLICATION": "uws4r.django_runserver.application"}))
 
 
 def test_the_url_is_the_setting(runserver: Runserver) -> None:
@@ -229,7 +228,7 @@ def static_settings(directory: Path, *apps: str) -> dict[str, Any]:
     (directory / "static" / "style.css").write_text("p { color: teal }")
     return {
         "INSTALLED_APPS": [*APPS, *apps],
-        "STATIC_URL": "/static/",
+        "STATIC_URL": "/assets/",
         "STATICFILES_DIRS": [str(directory / "static")],
     }
 
@@ -237,16 +236,16 @@ def static_settings(directory: Path, *apps: str) -> dict[str, Any]:
 def test_staticfiles_below_uws4r_serve_as_well(runserver: Runserver, tmp_path: Path) -> None:
     settings = static_settings(tmp_path, "uws4r", "django.contrib.staticfiles")
     server = runserver("--noreload", settings=settings)
-    assert server.request("GET", "/static/style.css").body == b"p { color: teal }"
+    assert server.request("GET", "/assets/style.css").body == b"p { color: teal }"
     talk(server)
     assert "uws4r.W020" not in server.log
     server = runserver("--noreload", "--nostatic", settings=settings)
-    assert server.request("GET", "/static/style.css").status == 404
+    assert server.request("GET", "/assets/style.css").status == 404
 
 
 def test_staticfiles_above_uws4r_are_warned_about(runserver: Runserver, tmp_path: Path) -> None:
     server = runserver("--noreload", settings=static_settings(tmp_path, "django.contrib.staticfiles", "uws4r"))
-    assert server.request("GET", "/static/style.css").body == b"p { color: teal }"
+    assert server.request("GET", "/assets/style.css").body == b"p { color: teal }"
     assert "(uws4r.W020) manage.py runserver is the one of django.contrib.staticfiles" in server.log
     assert 'HINT: Put "uws4r" above "django.contrib.staticfiles" in INSTALLED_APPS' in server.log
     with pytest.raises(Refused, match="404"):

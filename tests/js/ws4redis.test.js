@@ -26,14 +26,14 @@ function start(options = {}, ...more) {
 }
 
 describe("WS4Redis", () => {
-  it("is made with or without new, with or without jQuery", () => {
+  it("K1: is made with or without new, with or without jQuery", () => {
     const { page, old } = start({}, function jQuery() {});
     assert.ok(old instanceof page.window.WS4Redis);
     assert.ok(new page.window.WS4Redis({ uri: URI }) instanceof page.window.WS4Redis);
     assert.deepEqual(page.sockets.map((socket) => socket.url), [URI, URI]);
   });
 
-  it("wants a URI", () => {
+  it("K1: wants a URI", () => {
     const { WS4Redis } = new Page({ script: WS4REDIS }).window;
     const refused = { name: "Error", message: "No Websocket URI in options" };
     for (const options of [undefined, null, {}, { uri: undefined }, { uri: "" }]) {
@@ -42,7 +42,7 @@ describe("WS4Redis", () => {
     }
   });
 
-  it("calls back: connecting, connected, receive_message with the data, disconnected with the event", () => {
+  it("K2: calls back: connecting, connected, receive_message with the data, disconnected with the event", () => {
     const { page, told } = start();
     page.socket.open();
     page.socket.receive("hello");
@@ -53,7 +53,7 @@ describe("WS4Redis", () => {
     ]);
   });
 
-  it("does without callbacks, and ignores options that it does not know", () => {
+  it("K2: does without callbacks, and ignores options that it does not know", () => {
     const { page, old } = start({
       connecting: undefined, connected: null, disconnected: "no function", receive_message: 5, heartbeat_msg: null, more: 1,
     });
@@ -63,7 +63,7 @@ describe("WS4Redis", () => {
     assert.ok(old.is_closed());
   });
 
-  it("sends, and queues while it is not connected", () => {
+  it("K3: sends, and queues while it is not connected", () => {
     const { page, old } = start();
     old.send_message("early");
     page.socket.open();
@@ -73,7 +73,7 @@ describe("WS4Redis", () => {
     assert.deepEqual(page.socket.sent, ["early", "detached", "5"]);
   });
 
-  it("tells its state", () => {
+  it("K3: tells its state", () => {
     const { page, old } = start();
     const state = () => [
       old.get_state(), old.is_connecting(), old.is_connected(), old.is_closing(), old.is_closed(),
@@ -87,7 +87,7 @@ describe("WS4Redis", () => {
     assert.deepEqual(state(), [3, false, false, false, true]);
   });
 
-  it("after close() sends nothing and warns, as a WebSocket does", () => {
+  it("K3: after close() sends nothing and warns, as a WebSocket does", () => {
     const { page, old } = start();
     page.socket.open();
     old.close();
@@ -98,7 +98,7 @@ describe("WS4Redis", () => {
     assert.deepEqual(page.warnings, ["WS4Redis is closed, not sent: late", "WS4Redis is closed, not sent: later"]);
   });
 
-  it("has the heartbeat: sent every 5 seconds, not passed on", () => {
+  it("K5: has the heartbeat: sent every 5 seconds, not passed on", () => {
     const { page, told } = start();
     page.socket.open();
     page.clock.advance(5000);
@@ -107,7 +107,7 @@ describe("WS4Redis", () => {
     assert.deepEqual(told, [["connecting"], ["connected"]]);
   });
 
-  it("does not give up, however long the server is away", () => {
+  it("K4: does not give up, however long the server is away", () => {
     const { page } = start();
     for (let i = 0; i < 200; i++) {
       page.socket.drop();
@@ -126,7 +126,7 @@ describe("WS4Redis", () => {
 });
 
 describe("the bugs of ws4redis.js", () => {
-  it("!is_closing() || !is_closed() is always true: close() closes only what is open", () => {
+  it("BUG-J: !is_closing() || !is_closed() is always true: close() closes only what is open", () => {
     const { page, old } = start();
     page.socket.open();
     old.close();
@@ -138,7 +138,7 @@ describe("the bugs of ws4redis.js", () => {
     assert.deepEqual(page.socket.closed[0], [undefined, undefined]);
   });
 
-  it("heartbeats missed by the old connection close the fresh one", () => {
+  it("BUG-J: heartbeats missed by the old connection close the fresh one", () => {
     const { page, old, told } = start();
     page.socket.open();
     page.clock.advance(16000); // three misses
@@ -152,7 +152,7 @@ describe("the bugs of ws4redis.js", () => {
     assert.equal(told.filter(([name]) => name === "disconnected").length, 1);
   });
 
-  it("close() does not cancel a pending reconnect", () => {
+  it("BUG-J: close() does not cancel a pending reconnect", () => {
     const { page, old } = start();
     page.socket.open();
     page.socket.drop();
@@ -162,7 +162,7 @@ describe("the bugs of ws4redis.js", () => {
     assert.equal(page.clock.timers.size, 0);
   });
 
-  it("if the very first WebSocket throws, the next one has no URI", () => {
+  it("BUG-J: if the very first WebSocket throws, the next one has no URI", () => {
     const page = new Page({ script: WS4REDIS });
     page.refuse = new Error("not now");
     const old = new page.window.WS4Redis({ uri: URI });
@@ -172,7 +172,7 @@ describe("the bugs of ws4redis.js", () => {
     assert.equal(page.socket.url, URI);
   });
 
-  it("the manual says 3 missed heartbeats, the code 4: it is the fourth", () => {
+  it("BUG-J: the manual says 3 missed heartbeats, the code 4: it is the fourth", () => {
     const { page, old } = start();
     page.socket.open();
     page.clock.advance(19999);
