@@ -45,6 +45,7 @@ cdef class Fanout:
     cdef readonly dict channels      # name -> Channel
     cdef readonly uint64_t sent      # messages handed to clients' queues, ever
     cdef readonly uint64_t withheld  # not handed over because of the rules on duplicates, ever
+    cdef readonly bint binary        # some message was not text
     cdef Client **dirty              # those with something to send; NULL for one that has gone
     cdef uint32_t dirty_count
     cdef uint32_t dirty_room

@@ -236,6 +236,7 @@ cdef class Fanout:
         )
         if not channel.listeners.count or not payload:
             return
+        self.binary |= not text
         cdef Delivery *larger
         cdef uint32_t room
         if self.delivery_count == self.delivery_room:

@@ -5,6 +5,7 @@ The only caller of :func:`uws4r._frames.join_name`, so that a name is built in o
 looked at by their attributes (``user``, ``session``); nothing here imports Django.
 """
 
+import logging
 import sys
 import warnings
 from collections.abc import Iterable
@@ -12,6 +13,8 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from uws4r._frames import join_name
+
+logger = logging.getLogger("uws4r.channels")
 
 GROUPS_KEY = "ws4redis:memberof"  # in the session: the names of the user's groups, stored at login
 
@@ -55,6 +58,19 @@ def session_keys(request: Any) -> list[str]:
     return [key] if key else []
 
 
+_told: set[str] = set()
+
+
+def _tell_once(argument: str) -> None:
+    if argument not in _told:
+        _told.add(argument)
+        logger.info(
+            "SELF in `%s` is nobody for a request without a user, a group or a session "
+            "(ws4redis had one channel for all of those); said once",
+            argument,
+        )
+
+
 _OWN = {"users": user_names, "groups": group_names, "sessions": session_keys}
 
 
@@ -89,7 +105,10 @@ def resolve(argument: str, names: Any, request: Any) -> list[str]:
         if isinstance(name, SelfType):
             if request is None:
                 raise ValueError(f"SELF in `{argument}` needs a request: pass request=…")
-            resolved += _OWN[argument](request)
+            own = _OWN[argument](request)
+            if not own:
+                _tell_once(argument)
+            resolved += own
         else:
             resolved.append(str(name))
     return list(dict.fromkeys(resolved))

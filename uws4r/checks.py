@@ -189,13 +189,18 @@ def _wrong_values() -> Iterator[CheckMessage]:
 
 def unknown_settings(**kwargs: Any) -> list[CheckMessage]:
     """A misspelt name has no effect, which for a callback that restricts means: no restriction."""
-    known = {*SETTINGS, *(f"UWS4R_{name.removeprefix('WS4REDIS_')}" for name in SETTINGS)}
+    known = {name: re.sub("^WS4REDIS", "UWS4R", name) for name in SETTINGS}
     found = []
     for name in dir(settings):
-        if re.match(r"(WS4REDIS|UWS4R)_", name) and name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"Write {near[0]}." if near else "Remove it; docs/reference/settings.md lists what there is."
-            found.append(Warning(f"uws4r has no setting {name}", hint=hint, id="uws4r.W001"))
+        family, _, rest = name.partition("_")
+        if family not in ("WS4REDIS", "UWS4R") or name in known or name in known.values():
+            continue
+        # Compared without the families, which would make any two names look alike.
+        near = difflib.get_close_matches(rest, [other.partition("_")[2] for other in known], 1)
+        names = [*known, *known.values()]
+        meant = [name for name in (f"{family}_{near[0]}", f"UWS4R_{near[0]}") if name in names] if near else []
+        hint = f"Write {meant[0]}." if meant else "Remove it; docs/reference/settings.md lists what there is."
+        found.append(Warning(f"uws4r has no setting {name}", hint=hint, id="uws4r.W001"))
     return found
 
 

@@ -17,10 +17,11 @@ def websocket_uri(request: HttpRequest) -> str:
     return f"{'wss' if request.is_secure() else 'ws'}://{request.get_host()}{conf.WEBSOCKET_URL}"
 
 
+def heartbeat_literal() -> str:
+    """Return ``WS4REDIS_HEARTBEAT`` as a literal of JavaScript: a string, or null."""
+    return mark_safe(json.dumps(conf.WS4REDIS_HEARTBEAT).translate(ESCAPES))
+
+
 def default(request: HttpRequest) -> dict[str, Any]:
-    """Return ``WEBSOCKET_URI``, and ``WS4REDIS_HEARTBEAT`` as a literal of JavaScript: a string, or null."""
-    heartbeat = json.dumps(conf.WS4REDIS_HEARTBEAT).translate(ESCAPES)
-    return {
-        "WEBSOCKET_URI": websocket_uri(request),
-        "WS4REDIS_HEARTBEAT": mark_safe(heartbeat),
-    }
+    """Return ``WEBSOCKET_URI``, and ``WS4REDIS_HEARTBEAT`` as :func:`heartbeat_literal` has it."""
+    return {"WEBSOCKET_URI": websocket_uri(request), "WS4REDIS_HEARTBEAT": heartbeat_literal()}

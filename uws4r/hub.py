@@ -68,6 +68,7 @@ class Hub:
         self._calls: list[tuple[float, int, Callable[[], None]]] = []  # a heap: when, tie-break, what
         self._numbers = count(1)
         self._more = False  # the link has unhandled input
+        self._told_of_binary = False
         self._overrides: dict[Connection, Overrides] = {}  # of the few whose subscriber class has some
         self.fanout.on_tapped = self._tapped
         self.fanout.heartbeat = heartbeat = self.options.heartbeat
@@ -465,6 +466,9 @@ class Hub:
             elif data := loop.link_data():
                 link.feed(data)
             self._more = link.dispatch(PUSHES_PER_TURN)
+            if self.fanout.binary and not self._told_of_binary:
+                self._told_of_binary = True
+                logger.info("a message is sent as binary, its bytes are no text (ws4redis sent all as text); said once")
         except (OSError, LinkError) as error:
             self._link_lost(str(error))
             return

@@ -28,6 +28,7 @@ SOCKET_TIMEOUT = 5.0  # seconds until a publisher gives up, unless WS4REDIS_CONN
 
 _clients: dict[str, redis.Redis] = {}  # by setting; a client is safe to share between threads
 _clients_lock = threading.Lock()
+stand_ins: list[Any] = []  # in a test, what stands for Redis: see uws4r.testing
 
 
 def make_client(configured: Any) -> redis.Redis:
@@ -57,6 +58,8 @@ def redis_client() -> redis.Redis:
     Raises:
         ConfigurationError: The setting is none that redis-py takes.
     """
+    if stand_ins:
+        return stand_ins[-1]
     key = repr(conf.WS4REDIS_CONNECTION)
     client = _clients.get(key)
     if client is None:

@@ -6,6 +6,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
+from urllib.parse import quote
 
 import pytest
 import redis
@@ -330,4 +331,42 @@ def test_a_session_that_ends_while_the_websocket_is_open_does_no_harm(site: Site
     assert client.ping() == []
     assert site.connect("/ws/other?subscribe-session", session=session).ping() == []
     assert site.redis.subscriptions(f"session:{session}:other") == 0
+    site.uwsgi.assert_healthy()
+
+
+def test_deliberate_breaks_are_logged_once(served: Callable[..., Site]) -> None:
+    site = served()
+    reader = site.join("/ws/f?subscribe-broadcast")
+    for _ in range(3):
+        site.connect("/ws/f?subscribe-user&subscribe-broadcast").ping()
+        site.redis.client.publish("broadcast:f", b"\xff")
+        assert reader.receive() == b"\xff"
+    assert site.uwsgi.log.count("SELF in `users` is nobody") == 1
+    assert site.uwsgi.log.count("a message is sent as binary") == 1
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize("name", ["a:b", "50%", "with space", "Želko", "a@b+c-d.e_f"])
+def test_names_with_any_characters(site: Site, store: redis.Redis, name: str) -> None:
+    code = (
+        "from django.contrib.auth.models import Group, User\n"
+        f"user, made = User.objects.get_or_create(username={name!r})\n"
+        f"user.set_password({name!r}); user.save()\n"
+        f"user.groups.add(Group.objects.get_or_create(name={name!r})[0])"
+    )
+    manage(site.env, "shell", "-c", code)
+    session = site.log_in(quote(name))
+    quoted = name.replace("%", "%25").replace(":", "%3A")
+    client = site.join("/ws/b:c?subscribe-user&subscribe-group", session=session, channel=f"user:{quoted}:b:c")
+    RedisPublisher(facility="b:c", users=[name]).publish_message("to the user")
+    RedisPublisher(facility="b:c", groups=[name]).publish_message("to the group")
+    assert [client.receive() for _ in range(2)] == ["to the user", "to the group"]
+
+
+def test_a_facility_of_5000_characters_is_refused(served: Callable[..., Site]) -> None:
+    site = served(options=("--buffer-size", "16384"))
+    with pytest.raises(Refused, match="400: b'A facility has at most 1024 characters"):
+        site.connect("/ws/" + "x" * 5000)
     site.uwsgi.assert_healthy()

@@ -67,6 +67,19 @@ def test_i2_templates() -> None:
     assert "heartbeat_msg: null" in template.render(Context(default(request)))
 
 
+def test_i2_template_tags() -> None:
+    engine = Engine(libraries={"uws4r": "uws4r.templatetags.uws4r"})
+    template = engine.from_string(
+        '{% load uws4r %}{% websocket_uri name "subscribe-broadcast" "echo" %} {% websocket_heartbeat %}'
+    )
+    request = RequestFactory().get("/", secure=True, HTTP_HOST="localhost")
+    page = template.render(Context({"name": "caf\u00e9 <&>", "request": request}))
+    assert page == "wss://localhost/ws/caf%C3%A9%20%3C%26%3E?subscribe-broadcast&echo null"
+    with override_settings(WS4REDIS_HEARTBEAT="</script>"):
+        page = template.render(Context({"name": "a/b"}))
+    assert page == '/ws/a/b?subscribe-broadcast&echo "\\u003c/script\\u003e"'
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize("engine", ["db", "cached_db", "file", "signed_cookies"])
 def test_i3_any_session_store_serves(served: Callable[..., Site], engine: str) -> None:

@@ -101,6 +101,8 @@ def test_j_release_is_called_when_the_worker_stops(with_subscriber: Callable[[st
     site = with_subscriber("Author")
     john = site.connect("/ws/f?publish-broadcast", session=site.log_in("john"))
     john.ping()
+    # uWSGI leaves uwsgi.atexit out in a worker that is inside a request.
+    wait_until(lambda: "GET /ws/f?publish-broadcast => generated" in site.uwsgi.log, "the request is over")
     site.uwsgi.stop()
     assert john.receive_close().close_code == 1012
     assert site.redis.client.get("broadcast:f") == b"john in chatters: gone"

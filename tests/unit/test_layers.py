@@ -15,7 +15,7 @@ ORDER = [
     "settings", "exceptions", "uwsgi_runserver", "wsgi_server",
     "wsgiref_server", "django_runserver", "embedded_redis",
     "management", "management.commands", "management.commands.runserver", "management.checks",
-    "signals", "context_processors", "apps",
+    "signals", "context_processors", "templatetags", "templatetags.uws4r", "apps", "testing",
 ]  # fmt: skip
 
 # Below this line Django's web part and the ORM may be used; above it nothing imports them.

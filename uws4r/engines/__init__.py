@@ -43,7 +43,8 @@ def worker_hub(make: Callable[[], Hub], started: Callable[[Hub], None]) -> Hub:
 
 
 def stop_worker_hub() -> None:
-    """Stop this process's hub, if it has one: its clients are closed with 1012."""
-    hub = _hub
+    """Stop this process's hub, if it has one: its clients are closed with 1012. The next client gets a new hub."""
+    global _hub
+    hub, _hub = _hub, None
     if hub is not None and hub.pid == os.getpid():
         hub.stop()

@@ -1,0 +1,158 @@
+"""The system checks: every wrong setting is found, by a stable id, with what to write instead."""
+
+import pytest
+from django.core.checks import CheckMessage, run_checks
+from django.test import override_settings
+
+from uws4r.checks import RULES, require_right_settings
+from uws4r.conf import SETTINGS
+from uws4r.errors import ConfigurationError
+
+
+def messages(deploy: bool = False, **settings: object) -> list[CheckMessage]:
+    with override_settings(**settings):
+        found = run_checks(include_deployment_checks=deploy)
+    return [message for message in found if (message.id or "").startswith("uws4r.")]
+
+
+def test_each_setting_has_a_rule_with_an_id_of_its_own() -> None:
+    assert {rule.name for rule in RULES} == set(SETTINGS)
+    assert len({rule.id for rule in RULES}) == len(RULES)
+
+
+def test_the_defaults_are_right() -> None:
+    assert messages() == []
+    require_right_settings()
+
+
+WRONG = [
+    ("E001", "WEBSOCKET_URL", "ws/", "is not a path with a slash at both ends"),
+    ("E001", "WEBSOCKET_URL", None, "is not a path"),
+    ("E002", "WS4REDIS_CONNECTION", "localhost:6379", "is no connection: "),
+    ("E002", "WS4REDIS_CONNECTION", {"hots": "localhost"}, "unexpected keyword argument 'hots'"),
+    ("E002", "WS4REDIS_CONNECTION", {"port": "6379"}, "is no connection: 'port' is '6379'"),
+    ("E002", "WS4REDIS_CONNECTION", ("localhost", 6379), "is no connection: "),
+    ("E003", "WS4REDIS_PREFIX", 5, " = 5 is no text"),
+    ("E004", "WS4REDIS_EXPIRE", "3600", " = '3600' is no whole number"),
+    ("E004", "WS4REDIS_EXPIRE", True, " = True is no whole number"),
+    ("E005", "WS4REDIS_SUBSCRIBER", "testsite.subscribers.Nobody", "cannot be imported"),
+    ("E005", "WS4REDIS_SUBSCRIBER", "testsite.callbacks.deny", "is no subclass of uws4r.subscriber.RedisSubscriber"),
+    ("E005", "WS4REDIS_SUBSCRIBER", None, "is no subclass"),
+    ("E006", "WS4REDIS_HEARTBEAT", b"--heartbeat--", "is no text"),
+    ("E007", "WS4REDIS_ALLOWED_CHANNELS", "testsite.callbacks.only_brodcast", "cannot be imported"),
+    ("E007", "WS4REDIS_ALLOWED_CHANNELS", "testsite.urls.urlpatterns", "is not callable"),
+    ("E007", "WS4REDIS_ALLOWED_CHANNELS", "testsite.callbacks.by_token", "cannot be called with request and channels"),
+    ("E007", "WS4REDIS_ALLOWED_CHANNELS", ["subscribe-broadcast"], "is not callable"),
+    ("E008", "WS4REDIS_PROCESS_REQUEST", "no.such.module", "cannot be imported"),
+    ("E008", "WS4REDIS_PROCESS_REQUEST", "testsite.callbacks.forget", "cannot be called with request"),
+    ("E009", "UWS4R_ALLOWED_ORIGINS", "https://example.com", "is no list"),
+    ("E009", "UWS4R_ALLOWED_ORIGINS", ["example.com"], "contains 'example.com', which is no origin"),
+    ("E009", "UWS4R_ALLOWED_ORIGINS", ["https://example.com/"], "which is no origin"),
+    ("E010", "UWS4R_PROXIES", ["nginx"], "contains 'nginx'"),
+    ("E010", "UWS4R_PROXIES", "unix", "is no list"),
+    ("E011", "UWS4R_PING_INTERVAL", "25", "is no number of at least 0"),
+    ("E012", "UWS4R_PING_TIMEOUT", 0, "is no number of at least 0.1"),
+    ("E013", "UWS4R_MAX_MESSAGE_SIZE", 1.5, "is no whole number of at least 1"),
+    ("E014", "UWS4R_MAX_QUEUE", 0, "is no whole number of at least 1"),
+    ("E015", "UWS4R_PUBLISH_BUFFER", -1, "is no whole number of at least 0"),
+    ("E016", "UWS4R_MAX_CONNECTIONS", None, "is no whole number of at least 0"),
+    ("E017", "UWS4R_THREADS", 0, "is no whole number of at least 1"),
+]
+
+
+@pytest.mark.parametrize(("id", "name", "value", "text"), WRONG)
+def test_a_wrong_value_is_an_error(id: str, name: str, value: object, text: str) -> None:
+    (message,) = messages(**{name: value})
+    assert message.id == f"uws4r.{id}"
+    assert message.msg.startswith(name)
+    assert text in message.msg
+    assert message.hint
+    assert message.hint.startswith("Write ")
+    with override_settings(**{name: value}), pytest.raises(ConfigurationError, match=f"uws4r.{id}"):
+        require_right_settings()
+
+
+def test_every_rule_is_tried() -> None:
+    assert {f"uws4r.{id}" for id, *_ in WRONG} == {rule.id for rule in RULES}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WS4REDIS_CONNECTION", {"host": "localhost", "port": 6379, "db": 0, "password": None}),
+        ("WS4REDIS_CONNECTION", {"unix_socket_path": "/run/redis.sock"}),
+        ("WS4REDIS_CONNECTION", "rediss://user:secret@localhost:6380/0"),
+        ("WS4REDIS_PREFIX", None),
+        ("WS4REDIS_EXPIRE", -1),
+        ("WS4REDIS_EXPIRE", None),
+        ("WS4REDIS_ALLOWED_CHANNELS", lambda request, channels: channels),
+        ("UWS4R_ALLOWED_ORIGINS", ("https://example.com", "http://localhost:3000")),
+        ("UWS4R_PING_INTERVAL", 0.5),
+    ],
+)
+def test_a_right_value_is_none(name: str, value: object) -> None:
+    assert messages(**{name: value}) == []
+
+
+def test_a_password_is_never_shown() -> None:
+    for value in ("secret://secret@localhost", {"password": "secret", "port": "x"}):
+        (message,) = messages(WS4REDIS_CONNECTION=value)
+        assert "secret@" not in message.msg
+        assert "'password'" not in message.msg
+
+
+@pytest.mark.parametrize("name", ["WS4REDIS_SUBSCRIBER", "WS4REDIS_ALLOWED_CHANNELS"])
+def test_an_old_path_is_an_error_that_names_the_new_one(name: str) -> None:
+    (message,) = messages(**{name: "ws4redis.subscriber.RedisSubscriber"})
+    assert message.hint == "Write 'uws4r.subscriber.RedisSubscriber'."
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("WS4REDIS_ALOWED_CHANNELS", "Write WS4REDIS_ALLOWED_CHANNELS."),
+        ("UWS4R_PING_INTERVALL", "Write UWS4R_PING_INTERVAL."),
+        ("UWS4R_EXPIRY", "Write UWS4R_EXPIRE."),
+        ("WS4REDIS_XYZZY", "Remove it; docs/reference/settings.md lists what there is."),
+    ],
+)
+def test_a_misspelt_setting_is_a_warning(name: str, hint: str) -> None:
+    (message,) = messages(**{name: 5})
+    assert (message.id, message.msg, message.hint) == ("uws4r.W001", f"uws4r has no setting {name}", hint)
+
+
+def test_what_still_names_ws4redis_is_a_warning() -> None:
+    found = messages(
+        WSGI_APPLICATION="ws4redis.django_runserver.application",
+        TEMPLATES=[
+            {
+                "BACKEND": "django.template.backends.django.DjangoTemplates",
+                "OPTIONS": {"context_processors": ["ws4redis.context_processors.default"]},
+            }
+        ],
+    )
+    assert [message.id for message in found] == ["uws4r.W002"] * 2
+    assert {message.hint for message in found} == {
+        "Write 'uws4r.django_runserver.application'.",
+        "Write 'uws4r.context_processors.default'.",
+    }
+
+
+def test_deploy_warns_when_everybody_may_publish_everywhere() -> None:
+    assert [message.id for message in messages(deploy=True)] == ["uws4r.W011"]
+    assert messages(deploy=True, WS4REDIS_ALLOWED_CHANNELS="testsite.callbacks.only_broadcast") == []
+
+
+def test_deploy_warns_when_every_origin_is_allowed() -> None:
+    assert "uws4r.W012" in [message.id for message in messages(deploy=True, UWS4R_ALLOWED_ORIGINS=["*"])]
+
+
+@pytest.mark.parametrize(
+    "connection", [{"host": "localhost", "db": 3}, "redis://localhost:6379/3", {"unix_socket_path": "/x", "db": 3}]
+)
+def test_deploy_warns_of_another_database_without_a_prefix(connection: object) -> None:
+    def ids(**settings: object) -> list[str | None]:
+        return [message.id for message in messages(deploy=True, WS4REDIS_CONNECTION=connection, **settings)]
+
+    assert "uws4r.W013" in ids()
+    assert "uws4r.W013" not in ids(WS4REDIS_PREFIX="mysite")
