@@ -17,6 +17,7 @@ usage: ./build.sh VERB
   test            everything that has to pass: lint, types, unit and end-to-end tests
   test quick      the inner loop: lint, types, all tests that are not marked slow
   test ARGS…      pytest with these arguments
+  pythons [3.X…]  install and test the package on every Python that is here, or on those that are named
   bench ARGS…     the benchmark (bench/README.md)
   docs            the documentation as web pages, in build/docs; a link that leads nowhere is an error
   build           only the set-up: system packages, virtual environment, uWSGI, extensions
@@ -176,6 +177,11 @@ run_tests() {
     esac
 }
 
+pythons() {
+    build tests
+    exec "$VENV/bin/python" tests/pythons.py "$@"
+}
+
 bench() {
     build
     exec "$VENV/bin/python" -m bench "$@"
@@ -210,6 +216,7 @@ verb=${1:-}
 case "$verb" in
     run) run "$@" ;;
     test) run_tests "$@" ;;
+    pythons) pythons "$@" ;;
     bench) bench "$@" ;;
     docs) docs ;;
     build) build ;;

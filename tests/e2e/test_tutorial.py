@@ -100,7 +100,7 @@ def windows() -> Iterator[tuple[Chrome, Chrome]]:
 
 def shows(window: Chrome, *messages: str) -> None:
     def items() -> list[str]:
-        return [item.text for item in window.find_elements(By.CSS_SELECTOR, "li")]
+        return [item.text for item in window.find_elements(By.CSS_SELECTOR, "body > ul > li")]
 
     wait_until(lambda: items() == list(messages), f"{messages}, not {items()}")
 
