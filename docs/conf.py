@@ -5,6 +5,7 @@ The Markdown files are the source, and are read in the tree as well. So nothing 
 navigation is made here, of whatever pages there are.
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -24,6 +25,7 @@ myst_enable_extensions: list[str] = []  # what a Git host would show as it stand
 html_theme = "furo"
 html_title = f"uws4r {version}"
 html_copy_source = False
+html_show_copyright = False
 html_show_sphinx = False
 pygments_style = "tango"
 pygments_dark_style = "monokai"
@@ -32,10 +34,18 @@ KINDS = {"tutorial": "Tutorials", "how-to": "How to", "reference": "Reference", 
 
 
 def navigation(app, docname, source):
-    """Give the index the pages of each kind: for the sidebar, hidden on the page, which lists them in its own words."""
+    """
+    Give the index the pages of each kind, for the sidebar; hidden on the page, which lists them in its own words.
+
+    First those that it lists, in its order; then those that it does not.
+    """
     if docname == root_doc:
+        text = source[0]
         for directory, caption in KINDS.items():
-            source[0] += f"\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {caption}\n\n{directory}/*\n```\n"
+            listed = re.findall(rf"\]\(({directory}/[\w-]+)\.md\)", text)
+            there = sorted(page for page in app.env.found_docs if page.startswith(f"{directory}/"))
+            pages = dict.fromkeys([*listed, *there])
+            source[0] += "\n".join(["", "```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""])
 
 
 def index(app, error):

@@ -10,6 +10,7 @@ import tempfile
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -47,6 +48,24 @@ def test_every_page_has_one_title() -> None:
         assert len(re.findall(r"^# ", prose, re.MULTILINE)) == 1, page
 
 
+def test_pictures_are_whole_and_readable_on_any_page() -> None:
+    pages = "".join(page.read_text() for page in DOCS.rglob("*.md"))
+    for path in (DOCS / "images").glob("*.svg"):
+        assert f"../images/{path.name})" in pages
+        picture = path.read_text()
+        root = ElementTree.fromstring(picture)
+        ground = root.find("{*}rect")
+        assert ground is not None
+        assert ground.get("class") == "ground"
+        assert "@media (prefers-color-scheme: dark)" in picture
+        assert re.findall(r"(?:href|src|url)[=(]\W*(?!#)\w", picture.replace("url(#", "")) == []
+        # Nothing that is written lies outside.
+        _, _, width, height = map(float, root.attrib["viewBox"].split())
+        for text in root.iter("{*}text"):
+            assert 0 < float(text.attrib["x"]) < width
+            assert 0 < float(text.attrib["y"]) < height
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What ``./build.sh docs`` needs, where a test may spoil it; the tools are those of this tree."""
@@ -82,7 +101,7 @@ def test_the_documentation_builds_without_a_warning(copy: Path) -> None:
     index = (built / "index.html").read_text()
     for kind in ("tutorial", "how-to", "reference", "explanation"):
         for page in (DOCS / kind).glob("*.md"):
-            assert f'href="{kind}/{page.stem}.html"' in index
+            assert f'<a class="reference internal" href="{kind}/{page.stem}.html">' in index
     # Whoever reads it asks nobody else.
     for page in built.rglob("*.html"):
         assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"(?:https?:)?//[^>]*>", page.read_text()), page
