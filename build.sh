@@ -17,7 +17,9 @@ usage: ./build.sh VERB
   test            everything that has to pass: lint, types, unit and end-to-end tests
   test quick      the inner loop: lint, types, all tests that are not marked slow
   test ARGS…      pytest with these arguments
+  pythons [3.X…]  install and test the package on every Python that is here, or on those that are named
   bench ARGS…     the benchmark (bench/README.md)
+  docs            the documentation as web pages, in build/docs; a link that leads nowhere is an error
   build           only the set-up: system packages, virtual environment, uWSGI, extensions
   clean           remove what was built
 
@@ -85,7 +87,7 @@ system_packages() {
     [ -z "${packages// /}" ] || fail "still missing after apt-get install: $packages"
 }
 
-virtual_environment() {
+interpreter() {
     local python
     python=$(find_python) || fail "no Python of 3.10 or newer with venv and headers"
     if [ -n "${PYTHON:-}" ] && [ -x "$VENV/bin/python" ] &&
@@ -95,6 +97,10 @@ virtual_environment() {
         rm -f uws4r/*.so
     fi
     [ -x "$VENV/bin/python" ] || { say "virtual environment with $python"; "$python" -m venv "$VENV"; }
+}
+
+virtual_environment() {
+    interpreter
     local stamp="$VENV/requirements.stamp"
     if ! cmp -s pyproject.toml "$stamp"; then
         say "Python packages"
@@ -171,9 +177,32 @@ run_tests() {
     esac
 }
 
+pythons() {
+    build tests
+    exec "$VENV/bin/python" tests/pythons.py "$@"
+}
+
 bench() {
     build
     exec "$VENV/bin/python" -m bench "$@"
+}
+
+docs() {
+    interpreter
+    local stamp="$VENV/docs.stamp"
+    if ! cmp -s pyproject.toml "$stamp"; then
+        say "Sphinx"
+        # A dependency group needs uws4r neither installed nor compiled, and pip from 25.1 on.
+        "$VENV/bin/pip" install --quiet "pip>=25.1"
+        "$VENV/bin/pip" install --quiet --group docs
+        cp pyproject.toml "$stamp"
+    fi
+    say "documentation"
+    rm -rf build/docs
+    # From nothing: what Sphinx remembers of a page, it does not warn about again.
+    "$VENV/bin/python" -m sphinx --builder html --fresh-env --fail-on-warning --keep-going --quiet \
+        --doctree-dir build/doctrees docs build/docs
+    say "$PWD/build/docs/index.html"
 }
 
 clean() {
@@ -187,7 +216,9 @@ verb=${1:-}
 case "$verb" in
     run) run "$@" ;;
     test) run_tests "$@" ;;
+    pythons) pythons "$@" ;;
     bench) bench "$@" ;;
+    docs) docs ;;
     build) build ;;
     clean) clean ;;
     ""|help|-h|--help) usage ;;

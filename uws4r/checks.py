@@ -16,6 +16,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from uws4r import access
+from uws4r.channels import AUDIENCES
 from uws4r.conf import SETTINGS, conf
 from uws4r.errors import ConfigurationError
 from uws4r.redis_store import make_client
@@ -226,6 +227,22 @@ def leftovers(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
+def ambiguous_prefix(**kwargs: Any) -> list[CheckMessage]:
+    """``"user"`` and the channel ``user:mary:news`` of it read like a user's channel of a site without a prefix."""
+    prefix = conf.WS4REDIS_PREFIX
+    parts = prefix.split(":") if isinstance(prefix, str) else []
+    return [
+        Warning(
+            f"WS4REDIS_PREFIX = {prefix!r} contains the name of an audience, {part!r}: "
+            "channels of this site can have the names of another site's in the same Redis",
+            hint='Write a name of this site, such as "mysite".',
+            id="uws4r.W003",
+        )
+        for part in AUDIENCES
+        if part in parts
+    ]
+
+
 def open_to_everybody(**kwargs: Any) -> list[CheckMessage]:
     """What is convenient while developing, and not when strangers come."""
     found = []
@@ -278,7 +295,7 @@ def require_right_settings() -> None:
 
 def connect() -> None:
     """Register the checks; safe to call again."""
-    for check in (wrong_values, unknown_settings, leftovers):
+    for check in (wrong_values, unknown_settings, leftovers, ambiguous_prefix):
         register(check, Tags.compatibility if check is leftovers else "uws4r")
     for check in (open_to_everybody, shared_redis):
         register(check, Tags.security, deploy=True)

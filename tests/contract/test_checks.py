@@ -138,6 +138,14 @@ def test_what_still_names_ws4redis_is_a_warning() -> None:
     }
 
 
+@pytest.mark.parametrize("prefix", ["user", "mysite:broadcast", "group:mysite"])
+def test_a_prefix_that_reads_like_an_audience_is_a_warning(prefix: str) -> None:
+    (message,) = messages(WS4REDIS_PREFIX=prefix)
+    assert message.id == "uws4r.W003"
+    assert repr(prefix) in message.msg
+    assert messages(WS4REDIS_PREFIX=prefix.replace(":", "_") + "s") == []
+
+
 def test_deploy_warns_when_everybody_may_publish_everywhere() -> None:
     assert [message.id for message in messages(deploy=True)] == ["uws4r.W011"]
     assert messages(deploy=True, WS4REDIS_ALLOWED_CHANNELS="testsite.callbacks.only_broadcast") == []

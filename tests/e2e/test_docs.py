@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tempfile
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -31,6 +33,99 @@ def test_links_lead_somewhere() -> None:
     for page in [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "bench" / "README.md"]:
         for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
             assert target.startswith("http") or (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_index_names_every_page() -> None:
+    index = (DOCS / "README.md").read_text()
+    pages = {str(page.relative_to(DOCS)) for page in DOCS.glob("*/*.md")}
+    assert pages == set(re.findall(r"\]\(([^):#]+\.md)\)", index))
+
+
+def test_every_page_has_one_title() -> None:
+    for page in DOCS.rglob("*.md"):
+        prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        assert prose.startswith("# "), page
+        assert len(re.findall(r"^# ", prose, re.MULTILINE)) == 1, page
+
+
+def test_pictures_are_whole_and_readable_on_any_page() -> None:
+    pages = "".join(page.read_text() for page in DOCS.rglob("*.md"))
+    for path in (DOCS / "images").glob("*.svg"):
+        assert f"../images/{path.name})" in pages
+        picture = path.read_text()
+        root = ElementTree.fromstring(picture)
+        ground = root.find("{*}rect")
+        assert ground is not None
+        assert ground.get("class") == "ground"
+        assert "@media (prefers-color-scheme: dark)" in picture
+        assert re.findall(r"(?:href|src|url)[=(]\W*(?!#)\w", picture.replace("url(#", "")) == []
+        # Nothing that is written lies outside.
+        _, _, width, height = map(float, root.attrib["viewBox"].split())
+        for text in root.iter("{*}text"):
+            assert 0 < float(text.attrib["x"]) < width
+            assert 0 < float(text.attrib["y"]) < height
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``./build.sh docs`` needs, where a test may spoil it; the tools are those of this tree."""
+    directory = tmp_path_factory.mktemp("tree")
+    for name in ("build.sh", "pyproject.toml"):
+        shutil.copy(ROOT / name, directory)
+    (directory / "uws4r").mkdir()
+    shutil.copy(ROOT / "uws4r" / "__init__.py", directory / "uws4r")
+    (directory / ".venv").symlink_to(sys.prefix)
+    return directory
+
+
+def build_docs(copy: Path) -> tuple[int, str]:
+    """Build them with what is in the tree's ``docs``; return the exit status and what is said."""
+    done = subprocess.run(
+        [copy / "build.sh", "docs"],
+        env={**os.environ, "PYTHONDEVMODE": "", "PYTHON": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def test_the_documentation_builds_without_a_warning(copy: Path) -> None:
+    shutil.copytree(DOCS, copy / "docs", dirs_exist_ok=True)
+    status, said = build_docs(copy)
+    assert status == 0, said
+    assert "WARNING" not in said
+    built = copy / "build" / "docs"
+    assert len(list(built.glob("*/*.html"))) == len(list(DOCS.glob("*/*.md")))
+    index = (built / "index.html").read_text()
+    for kind in ("tutorial", "how-to", "reference", "explanation"):
+        for page in (DOCS / kind).glob("*.md"):
+            assert f'<a class="reference internal" href="{kind}/{page.stem}.html">' in index
+    # Whoever reads it asks nobody else.
+    for page in built.rglob("*.html"):
+        assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"(?:https?:)?//[^>]*>", page.read_text()), page
+
+
+@pytest.mark.parametrize(
+    ("page", "text", "said"),
+    [
+        ("how-to/run.md", "[there](../reference/no-such-page.md)", "'../reference/no-such-page.md'"),
+        ("how-to/run.md", "[there](../reference/settings.md#no-such-heading)", "'no-such-heading'"),
+        ("how-to/run.md", "[here](#no-such-heading)", "'no-such-heading'"),
+        ("how-to/run.md", "![picture](../images/no-such-picture.svg)", "no-such-picture.svg"),
+    ],
+    ids=["page", "heading elsewhere", "heading", "picture"],
+)
+def test_what_leads_nowhere_is_an_error(copy: Path, page: str, text: str, said: str) -> None:
+    shutil.copytree(DOCS, copy / "docs", dirs_exist_ok=True)
+    with (copy / "docs" / page).open("a") as file:
+        file.write(f"\n\n{text}\n")
+    status, output = build_docs(copy)
+    assert status == 1
+    (line,) = [line for line in output.splitlines() if "WARNING" in line]
+    assert page in line
+    assert said in line
 
 
 def test_the_tutorial(tmp_path: Path, redis_server: RedisServer, installed: Path) -> None:
