@@ -2,8 +2,9 @@
 The package on every Python that is here: ``./build.sh pythons [3.12 …]``.
 
 For each interpreter a wheel is made of the sdist and installed, uWSGI included, into an environment of its own; then
-the unit tests run there, and some of those on a real server, against what is installed. Interpreters are looked
-for in PATH and where pyenv has them. Not part of the test run: uWSGI is compiled for each.
+the unit tests run there, and some of those on a real server, against what is installed. The oldest Python gets the
+oldest Django, redis and hiredis that the package says it works with, the others the newest. Interpreters are
+looked for in PATH and where pyenv has them. Not part of the test run: uWSGI is compiled for each.
 """
 
 import os
@@ -16,9 +17,12 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PROJECT = (ROOT / "pyproject.toml").read_text()
 EXTRAS = "uwsgi,embedded,test"
 # The client's own tests run in Node, whatever Python there is.
-TESTS = ("tests/unit", "--ignore=tests/unit/test_js_client.py", "tests/e2e/test_audiences.py")
+TESTS = (
+    "tests/unit", "--ignore=tests/unit/test_js_client.py", "tests/e2e/test_audiences.py", "tests/e2e/test_runserver.py",
+)  # fmt: skip
 USABLE = """
 import ensurepip, os, sys, sysconfig
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))
@@ -36,7 +40,7 @@ def succeeds(*command: str | Path) -> bool:
 def interpreters() -> dict[str, Path]:
     """The first usable interpreter of each version that the package is for."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    oldest = int(re.findall(r'requires-python = ">=3\.(\d+)"', (ROOT / "pyproject.toml").read_text())[0])
+    oldest = int(re.findall(r'requires-python = ">=3\.(\d+)"', PROJECT)[0])
     found = {}
     for minor in range(oldest, oldest + 20):
         name = f"python3.{minor}"
@@ -63,13 +67,19 @@ def run(*command: str | Path, cwd: Path) -> None:
         raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stdout}")
 
 
-def try_on(python: Path, sdist: Path, tree: Path, directory: Path) -> bool:
+def oldest_dependencies() -> list[str]:
+    """What the package needs, in the oldest versions that it takes."""
+    (line,) = re.findall(r"^dependencies = \[(.*)\]$", PROJECT, re.MULTILINE)
+    return [requirement.replace(">=", "==") for requirement in re.findall('"(.*?)"', line)]
+
+
+def try_on(python: Path, needs: list[str], sdist: Path, tree: Path, directory: Path) -> bool:
     """Install and test with one interpreter."""
     venv = directory / "venv"
     run(python, "-m", "venv", venv, cwd=directory)
     run(venv / "bin" / "pip", "wheel", "--no-deps", "--wheel-dir", directory, sdist, cwd=directory)
     (wheel,) = directory.glob("uws4r-*.whl")
-    run(venv / "bin" / "pip", "install", f"{wheel}[{EXTRAS}]", cwd=directory)
+    run(venv / "bin" / "pip", "install", f"{wheel}[{EXTRAS}]", *needs, cwd=directory)
     (installed,) = venv.glob("lib/python3.*/site-packages/uws4r")
     # In the place of the sources, which the tests look at and would import.
     (tree / "uws4r").unlink(missing_ok=True)
@@ -93,12 +103,13 @@ def main() -> None:
         (sdist,) = Path(name).glob("*.tar.gz")
         shutil.rmtree(tree / "uws4r")
         for version in wanted:
-            print(f"== Python {version}: {there[version]}", flush=True)
+            needs = oldest_dependencies() if version == min(there, key=lambda name: int(name[2:])) else []
+            print(f"== Python {version}: {there[version]}", *needs, flush=True)
             directory = Path(name) / version
             directory.mkdir()
             begin = time.monotonic()
             try:
-                passed = try_on(there[version], sdist, tree, directory)
+                passed = try_on(there[version], needs, sdist, tree, directory)
             except RuntimeError as error:
                 print(error)
                 passed = False

@@ -8,6 +8,7 @@ import pytest
 from tests.support.servers import wait_until
 from tests.support.site import Site
 from tests.support.wire import TEXT, masked_frame
+from uws4r._frames import wrap
 
 pytestmark = pytest.mark.e2e
 
@@ -26,6 +27,8 @@ def test_j_parse_response_decides_what_the_client_gets(with_subscriber: Callable
     for message in ("hello", "drop me", "caf\u00e9", b"as it is: \xff", "as it is"):
         site.redis.client.publish("broadcast:f", message)
     assert [client.receive() for _ in range(4)] == ["HELLO!", "CAF\u00c9!", b"as it is: \xff", "as it is"]
+    site.redis.client.publish("broadcast:f", wrap(b"as it is, binary", binary=True))
+    assert client.receive() == b"as it is, binary"
     client.send("mine, changed")
     client.send("as it is mine")
     client.send("and the next")
@@ -49,6 +52,21 @@ def test_j_parse_response_sees_copies_and_they_come_once(with_subscriber: Callab
             pipeline.publish(channel, message)
     pipeline.execute()
     assert [client.receive() for _ in range(3)] == ["as it is", "CHANGED!", "CHANGED!"]
+
+
+def test_j_a_client_whose_override_is_slower_than_the_messages_counts_as_slow(served: Callable[..., Site]) -> None:
+    site = served(settings={"WS4REDIS_SUBSCRIBER": "testsite.subscribers.Patient", "UWS4R_MAX_QUEUE": 5000})
+    client = site.connect("/ws/f?subscribe-broadcast")
+    wait_until(lambda: site.redis.client.pubsub_numsub("broadcast:f")[0][1] == 1, "joined")
+    for number in range(5):
+        site.redis.client.publish("broadcast:f", f"{number}".zfill(1000))
+    site.redis.client.rpush("go on", "")
+    assert client.receive() == "0".zfill(1000)
+    for _ in range(2):  # five thousand bytes wait, and one message is too many
+        site.redis.client.publish("broadcast:f", "x" * 1000)
+    close = client.receive_close()
+    assert (close.close_code, close.payload[2:]) == (1013, b"too slow")
+    site.redis.client.rpush("go on", *[""] * 6)  # what still waits does not hold up the worker's end
 
 
 def test_j_a_publish_message_that_blocks_delays_nobody_else(with_subscriber: Callable[[str], Site]) -> None:

@@ -81,6 +81,16 @@ class Slow(RedisSubscriber):
         return super().publish_message(message, expire, **options)
 
 
+class Patient(RedisSubscriber):
+    """Lets a message through when somebody says so."""
+
+    def parse_response(self) -> Any:
+        response = super().parse_response()
+        if response[0] == b"message":
+            self._connection.blpop(["go on"], timeout=30)
+        return response
+
+
 class Author(RedisSubscriber):
     """Reacts on messages with the database, and publishes something else."""
 
