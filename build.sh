@@ -46,6 +46,7 @@ missing_packages() {
     command -v gcc >/dev/null || echo build-essential
     # uWSGI without PCRE has no `route =`, and the emperor cannot tell websockets from pages.
     echo '#include <pcre2.h>' | gcc -E -DPCRE2_CODE_UNIT_WIDTH=8 - >/dev/null 2>&1 || echo libpcre2-dev
+    echo '#include <zlib.h>' | gcc -E - >/dev/null 2>&1 || echo zlib1g-dev
     command -v redis-server >/dev/null || echo redis-server
     if [ "${1:-}" = tests ]; then
         command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || echo nginx-light

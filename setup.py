@@ -28,7 +28,7 @@ DIRECTIVES = {
     "auto_pickle": False,
 }
 
-MODULES = ["_frames", "_connection", "_fanout", "_hub"]
+MODULES = ["_deflate", "_frames", "_connection", "_fanout", "_hub"]
 
 setup(
     ext_modules=cythonize(
@@ -38,6 +38,7 @@ setup(
                 [f"uws4r/{name}.pyx"],
                 extra_compile_args=COMPILE_ARGS,
                 extra_link_args=LINK_ARGS,
+                libraries=["z"] if name == "_deflate" else [],
             )
             for name in MODULES
         ],

@@ -3,7 +3,7 @@ WebSockets for Django sites on uWSGI, with Redis as the message queue.
 
 The modules in reading order, from the wire to the web; each imports only from those above it:
 
-- ``rfc6455`` the protocol's numbers, ``errors``, ``_frames`` codec, names, duplicates
+- ``rfc6455`` the protocol's numbers, ``errors``, ``_deflate`` compression, ``_frames`` codec, names, duplicates
 - ``channels`` who is addressed, ``conf`` the settings
 - ``redis_store``, ``publisher``, ``subscriber`` the API of a site
 - ``_connection`` one client, ``_fanout`` who listens to what, ``_hub`` the C loop

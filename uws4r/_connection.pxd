@@ -51,6 +51,7 @@ cdef struct Client:
     bint echo
     bint changes
     bint writing          # EPOLLOUT is on
+    uint8_t window        # bits of what it inflates messages with (RFC 7692); 0: it takes none compressed
     uint8_t paused        # why nothing is received, one bit for each reason; 0: it is
     bint tapped           # the hub hands over its messages, instead of queueing them
     bint half_closed

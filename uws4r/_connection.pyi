@@ -13,6 +13,7 @@ class Connection:
         max_size: int,
         echo: bool,
         changes: bool,
+        window: int,
         attachment: Any,
     ) -> Self: ...
     attachment: Any

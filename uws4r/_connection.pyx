@@ -153,11 +153,12 @@ cdef class Connection:
         max_size: Bytes that a message of the client may have.
         echo: Give the client its own messages back.
         changes: Withhold a message equal to the one before on the same channel.
+        window: Bits, where the handshake agreed on compressing messages (RFC 7692); else 0.
         attachment: What it waits to join; the hub clears it.
     """
 
     def __cinit__(
-        self, int fd, identity, tuple publishes, expire, size_t max_size, bint echo, bint changes, attachment
+        self, int fd, identity, tuple publishes, expire, size_t max_size, bint echo, bint changes, int window, attachment
     ):
         memset(&self.client, 0, sizeof(self.client))
         self.client.max_size = max_size
@@ -165,6 +166,7 @@ cdef class Connection:
         self.client.fd = fd
         self.client.echo = echo
         self.client.changes = changes
+        self.client.window = <uint8_t>window
         self.identity = identity
         self.publishes = publishes
         self.expire = expire
@@ -185,7 +187,7 @@ cdef class Connection:
         cdef uint8_t *cursor = <uint8_t *>self.client.input
         cdef Step step
         if self.client.decoder == NULL:
-            self.client.decoder = decoder_new(self.client.max_size)
+            self.client.decoder = decoder_new(self.client.max_size, self.client.window != 0)
             if self.client.decoder == NULL:
                 raise MemoryError
         step = decoder_step(self.client.decoder, &cursor, self.client.input_end)

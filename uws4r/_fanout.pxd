@@ -4,6 +4,7 @@ cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from uws4r._connection cimport Client, Connection
+from uws4r._deflate cimport Deflater
 from uws4r._frames cimport Frame, Runs
 
 
@@ -23,6 +24,7 @@ cdef struct Delivery:
     Frame *frame
     uint64_t run
     uint64_t digest
+    bint packable  # long enough to be compressed
 
 
 cdef struct Tapped:
@@ -41,6 +43,13 @@ cdef class Channel:
 
 
 @cython.final
+@cython.no_gc
+cdef class Framed:
+    cdef Frame *frame
+    cdef bint packable
+
+
+@cython.final
 cdef class Fanout:
     cdef readonly dict channels      # name -> Channel
     cdef readonly uint64_t sent      # messages handed to clients' queues, ever
@@ -56,10 +65,16 @@ cdef class Fanout:
     cdef Runs runs
     cdef public object on_tapped     # called with (connection, channel, payload, text, withheld)
     cdef public bytes heartbeat      # a payload that is never delivered; None for none
+    cdef public uint64_t compress_over  # bytes; a longer message is compressed for those who agreed on it
+    cdef Deflater deflater
+    cdef dict greetings              # (payload, text) -> Framed: the persisted values sent in this turn
     cdef Tapped *tapped
     cdef uint32_t tapped_count
     cdef uint32_t tapped_room
 
+    cdef Framed framed(self, int opcode, bytes payload)
+    cdef void send(self, Client *client, Frame *frame, bint packable) except *
+    cdef void end_turn(self)
     cdef bint mark(self, Client *client) noexcept nogil
     cdef bint queue(self, Client *client, Frame *frame) noexcept nogil
     cdef void part(self, Client *client) noexcept

@@ -16,10 +16,12 @@ from libc.string cimport memset
 from time import monotonic
 
 from uws4r._connection cimport Client, Connection, Subscription, client_queue
+from uws4r._deflate cimport deflater_clear
 from uws4r._frames cimport (
     Frame,
     Runs,
     digest_of,
+    frame_for,
     frame_new,
     frame_release,
     own_expect,
@@ -59,11 +61,22 @@ cdef class Channel:
 
 
 @cython.final
+@cython.no_gc
+cdef class Framed:
+    # Holds a frame for as long as Python code refers to it.
+
+    def __dealloc__(self):
+        if self.frame != NULL:
+            frame_release(self.frame)
+
+
+@cython.final
 cdef class Fanout:
     """The channels of a worker, their listeners, and the deliveries of the present turn."""
 
     def __cinit__(self):
         self.channels = {}
+        self.greetings = {}
         self.runs = Runs()
 
     def __dealloc__(self):
@@ -73,22 +86,43 @@ cdef class Fanout:
         free(self.deliveries)
         free(self.dirty)
         free(self.tapped)
+        deflater_clear(&self.deflater)
+
+    @property
+    def compressed(self):
+        """Messages compressed, ever: each counts once for each window that its listeners have."""
+        return self.deflater.count
 
     # ------------------------------------------------------------ clients to write to
 
     def write(self, Connection connection not None, int opcode, bytes payload not None):
         """Queue one frame for one connection."""
-        cdef Frame *frame = frame_new(
+        cdef Framed framed = self.framed(opcode, payload)
+        self.send(&connection.client, framed.frame, framed.packable)
+
+    cdef Framed framed(self, int opcode, bytes payload):
+        cdef Framed framed = Framed()
+        cdef bint data = opcode == TEXT or opcode == BINARY
+        framed.frame = frame_new(
             <uint8_t>opcode, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload)
         )
-        if frame == NULL:
+        if framed.frame == NULL:
             raise MemoryError
-        cdef bint queued = self.queue(&connection.client, frame)
-        frame_release(frame)
-        if not queued:
+        framed.packable = data and <uint64_t>PyBytes_GET_SIZE(payload) > self.compress_over
+        return framed
+
+    cdef void send(self, Client *client, Frame *frame, bint packable) except *:
+        if client.window and packable:
+            frame = frame_for(frame, client.window, &self.deflater)
+        if not self.queue(client, frame):
             raise MemoryError
-        if opcode == TEXT or opcode == BINARY:
-            connection.client.messages_out += 1
+        if not frame.wire[0] & 8:
+            client.messages_out += 1
+
+    cdef void end_turn(self):
+        # Those who join in one turn share the frames of what is persisted; longer, those would only take memory.
+        if self.greetings:
+            self.greetings.clear()
 
     def mark_dirty(self, Connection connection not None):
         """Try in this turn's flush to send what waits for the connection."""
@@ -246,16 +280,22 @@ cdef class Fanout:
                 raise MemoryError
             self.deliveries = larger
             self.delivery_room = room
-        cdef Frame *frame = frame_new(
-            TEXT if text else BINARY, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload)
-        )
-        if frame == NULL:
-            raise MemoryError
+        cdef Frame *frame
+        if self.delivery_count and self.deliveries[self.delivery_count - 1].run == run:  # a copy
+            frame = self.deliveries[self.delivery_count - 1].frame
+            frame.holders += 1
+        else:
+            frame = frame_new(
+                TEXT if text else BINARY, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload)
+            )
+            if frame == NULL:
+                raise MemoryError
         cdef Delivery *delivery = &self.deliveries[self.delivery_count]
         delivery.listeners = &channel.listeners
         delivery.channel = <void *>channel
         delivery.frame = frame
         delivery.run = run
+        delivery.packable = <uint64_t>PyBytes_GET_SIZE(payload) > self.compress_over
         # Nobody asks for the digest unless somebody expects a copy of his own or wants changes only.
         delivery.digest = digest_of(payload, text) if self.expecting or channel.listeners.changes else 0
         self.delivery_count += 1
@@ -303,13 +343,16 @@ cdef class Fanout:
 
     cdef void deliver(self, Client *client, Delivery *delivery) noexcept nogil:
         cdef bint withheld = self.withhold(client, delivery)
+        cdef Frame *frame = delivery.frame
         cdef bint done
         if withheld:
             self.withheld += 1
             done = not client.tapped or self.tap(client, True)
         else:
             client.last_run = delivery.run
-            done = self.tap(client, False) if client.tapped else self.queue(client, delivery.frame)
+            if client.window and delivery.packable and not client.tapped:
+                frame = frame_for(frame, client.window, &self.deflater)
+            done = self.tap(client, False) if client.tapped else self.queue(client, frame)
             client.messages_out += not client.tapped
             self.sent += 1
         if not done:
@@ -359,6 +402,7 @@ cdef class Fanout:
         cdef bytes payload
         cdef bint text
         cdef uint32_t i = 0
+        cdef Framed framed
         for data in values:
             if isinstance(data, bytes) and data:
                 payload, text, _ = unwrap_payload(data)
@@ -366,7 +410,10 @@ cdef class Fanout:
                     client.joined[i].delivered = digest_of(payload, text)
                 if payload and payload != self.heartbeat and (payload, text) not in seen:
                     seen.add((payload, text))
-                    self.write(connection, TEXT if text else BINARY, payload)
+                    framed = self.greetings.get((payload, text))
+                    if framed is None:
+                        framed = self.greetings[payload, text] = self.framed(TEXT if text else BINARY, payload)
+                    self.send(client, framed.frame, framed.packable)
             i += 1
 
     def expect(self, Connection connection not None, list channels not None, bytes payload not None,

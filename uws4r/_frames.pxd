@@ -3,13 +3,17 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from uws4r._deflate cimport Deflater, Inflater
+
 
 cdef struct Frame:
     # A frame ready for the wire, shared by all connections that queue it. Only the
     # hub's thread touches one, so the count needs neither the GIL nor atomics.
     size_t size
+    Frame *packed      # the same message compressed, one frame for each window in use; held by this one
     uint32_t holders
-    uint8_t wire[1]  # ``size`` bytes, allocated with the struct
+    uint8_t window     # bits, of a compressed one
+    uint8_t wire[1]    # ``size`` bytes, allocated with the struct; none: compressed it would not be shorter
 
 
 cdef struct Utf8:
@@ -26,6 +30,8 @@ cdef struct Decoder:
     uint8_t *control      # the same for a control frame, at most 125 bytes
     size_t message_size
     size_t message_room   # allocated
+    uint64_t packed_size  # of a compressed message, its payload on the wire so far
+    Inflater *inflater    # of a compressed message that is under way, else NULL
     uint8_t *payload      # of the event just reported; valid until the next step
     size_t payload_size
     const char *failure   # why the peer is at fault
@@ -40,6 +46,7 @@ cdef struct Decoder:
     bint in_payload
     bint final
     bint spent            # the buffers' content has been reported
+    bint deflate          # messages may be compressed
     Utf8 utf8
 
 
@@ -49,7 +56,7 @@ cdef enum Step:
     STEP_FAILED = 2  # decoder.failure, .failure_code; do not call again
 
 
-cdef Decoder *decoder_new(size_t max_size) noexcept nogil
+cdef Decoder *decoder_new(size_t max_size, bint deflate) noexcept nogil
 cdef void decoder_free(Decoder *decoder) noexcept nogil
 cdef bint decoder_idle(const Decoder *decoder) noexcept nogil
 cdef Step decoder_step(Decoder *decoder, uint8_t **cursor, const uint8_t *end) noexcept nogil
@@ -57,6 +64,7 @@ cdef Step decoder_step(Decoder *decoder, uint8_t **cursor, const uint8_t *end) n
 cdef bint valid_utf8(const uint8_t *data, size_t size) noexcept nogil
 
 cdef Frame *frame_new(uint8_t opcode, const uint8_t *payload, size_t size) noexcept nogil
+cdef Frame *frame_for(Frame *frame, uint8_t window, Deflater *deflater) noexcept nogil
 cdef void frame_release(Frame *frame) noexcept nogil
 
 

@@ -10,7 +10,20 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memmove
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+from uws4r._deflate cimport (
+    INFLATED_BROKEN,
+    INFLATED_FULL,
+    Deflater,
+    Inflated,
+    deflate_message,
+    deflater_clear,
+    inflater_free,
+    inflater_new,
+    inflater_step,
+    inflater_whole,
+)
 
 from uws4r.errors import ProtocolError
 
@@ -22,12 +35,16 @@ cdef enum:
     CLOSE = 0x8
     PING = 0x9
     PONG = 0xA
+    RSV1 = 0x40  # of a data frame: the message is compressed (RFC 7692 §6)
     MAX_CONTROL = 125
     SMALLEST_BUFFER = 64
     PROTOCOL_ERROR = 1002
     INVALID_PAYLOAD = 1007
     MESSAGE_TOO_BIG = 1009
     INTERNAL_ERROR = 1011
+
+# What ends every compressed message and is left out (RFC 7692 §7.2.1).
+cdef const uint8_t *DEFLATE_TAIL = b"\x00\x00\xff\xff"
 
 
 # ---------------------------------------------------------------- UTF-8 (RFC 3629 §4)
@@ -128,11 +145,12 @@ def unmask(bytearray payload not None, bytes key not None):
 
 # ---------------------------------------------------------------- decoder (§5.2, §5.4, §5.5)
 
-cdef Decoder *decoder_new(size_t max_size) noexcept nogil:
+cdef Decoder *decoder_new(size_t max_size, bint deflate) noexcept nogil:
     # NULL when there is no memory.
     cdef Decoder *decoder = <Decoder *>calloc(1, sizeof(Decoder))
     if decoder != NULL:
         decoder.max_size = max_size
+        decoder.deflate = deflate
         decoder.head_need = 2
     return decoder
 
@@ -143,6 +161,8 @@ cdef void drop_buffers(Decoder *decoder) noexcept nogil:
     decoder.message = NULL
     decoder.control = NULL
     decoder.message_size = decoder.message_room = 0
+    inflater_free(decoder.inflater)
+    decoder.inflater = NULL
 
 
 cdef void decoder_free(Decoder *decoder) noexcept nogil:
@@ -179,7 +199,7 @@ cdef Step judge_first(Decoder *decoder) noexcept nogil:
     cdef uint8_t first = decoder.head[0]
     decoder.final = first >> 7
     decoder.opcode = first & 0x0F
-    if first & 0x70:
+    if first & 0x70 and not (decoder.deflate and first & 0x70 == RSV1):
         return refuse(decoder, PROTOCOL_ERROR, "reserved bit set without an extension")
     if decoder.opcode > PONG or 3 <= decoder.opcode <= 7:
         return refuse(decoder, PROTOCOL_ERROR, "reserved opcode")
@@ -191,6 +211,8 @@ cdef Step judge_first(Decoder *decoder) noexcept nogil:
             return refuse(decoder, PROTOCOL_ERROR, "continuation of nothing")
     elif decoder.message_opcode:
         return refuse(decoder, PROTOCOL_ERROR, "new message inside a fragmented one")
+    if first & RSV1 and (decoder.opcode & 8 or decoder.opcode == CONTINUATION):
+        return refuse(decoder, PROTOCOL_ERROR, "only the first frame of a message says that it is compressed")
     return STEP_NEED
 
 
@@ -208,6 +230,10 @@ cdef Step judge_second(Decoder *decoder) noexcept nogil:
     return STEP_NEED
 
 
+cdef uint64_t most_packed(uint64_t size) noexcept nogil:
+    return size + (size >> 8) + 1024
+
+
 cdef Step judge_length(Decoder *decoder) noexcept nogil:
     # Compared while unsigned and of 64 bits, before it is used as a size.
     cdef uint8_t *head = decoder.head
@@ -222,11 +248,21 @@ cdef Step judge_length(Decoder *decoder) noexcept nogil:
         if length < 126 or (decoder.head_need == 14 and length < 65536):
             return refuse(decoder, PROTOCOL_ERROR, "frame length not in its shortest form")
     if not decoder.opcode & 8:
-        if length > decoder.max_size - decoder.message_size:
-            return refuse(decoder, MESSAGE_TOO_BIG, "message too big")
         if decoder.opcode != CONTINUATION:
             decoder.message_opcode = decoder.opcode
             utf8_start(&decoder.utf8)
+            if head[0] & RSV1:
+                decoder.packed_size = 0
+                decoder.inflater = inflater_new()
+                if decoder.inflater == NULL:
+                    return refuse(decoder, INTERNAL_ERROR, "out of memory")
+        if decoder.inflater != NULL:
+            # What it will become is limited while it is inflated. Some is longer compressed than not, but never much.
+            if length > most_packed(decoder.max_size) - decoder.packed_size:
+                return refuse(decoder, MESSAGE_TOO_BIG, "message too big")
+            decoder.packed_size += length
+        elif length > decoder.max_size - decoder.message_size:
+            return refuse(decoder, MESSAGE_TOO_BIG, "message too big")
     memcpy(decoder.mask, head + decoder.head_need - 4, 4)
     decoder.left = length
     decoder.in_payload = True
@@ -240,6 +276,8 @@ cdef bint grow(Decoder *decoder, size_t needed) noexcept nogil:
     if needed <= room:
         return True
     room = room * 2 if room else SMALLEST_BUFFER
+    if room > decoder.max_size:
+        room = decoder.max_size
     if room < needed:
         room = needed
     larger = <uint8_t *>realloc(decoder.message, room)
@@ -300,6 +338,70 @@ cdef Step control_payload(Decoder *decoder, uint8_t **cursor, size_t available) 
     return judge_close(decoder) if decoder.opcode == CLOSE else STEP_EVENT
 
 
+cdef Step inflate_piece(Decoder *decoder, const uint8_t *piece, size_t size) noexcept nogil:
+    # Append what a piece of a compressed message stands for. Stops at the first byte that is too many.
+    cdef const uint8_t *end = piece + size
+    cdef Inflated result = INFLATED_FULL
+    cdef uint8_t one_more
+    cdef uint8_t *target
+    cdef size_t room, made
+    while result == INFLATED_FULL:
+        if decoder.message_size == decoder.max_size:
+            target, room = &one_more, 1
+        else:
+            if decoder.message_size == decoder.message_room:
+                room = decoder.message_size + 2 * <size_t>(end - piece)
+                if room <= decoder.message_size:
+                    room = decoder.message_size + 1
+                if not grow(decoder, room if room < decoder.max_size else decoder.max_size):
+                    return refuse(decoder, INTERNAL_ERROR, "out of memory")
+            target = decoder.message + decoder.message_size
+            room = decoder.message_room - decoder.message_size
+        result = inflater_step(decoder.inflater, &piece, end, target, room, &made)
+        if result == INFLATED_BROKEN:
+            return refuse(decoder, INVALID_PAYLOAD, "compressed message that cannot be inflated")
+        if made and target == &one_more:
+            return refuse(decoder, MESSAGE_TOO_BIG, "message too big")
+        if decoder.message_opcode == TEXT and not utf8_feed(&decoder.utf8, target, made):
+            return refuse(decoder, INVALID_PAYLOAD, "text that is not UTF-8")
+        decoder.message_size += made
+    return STEP_NEED
+
+
+cdef Step packed_payload(Decoder *decoder, uint8_t **cursor, size_t available) noexcept nogil:
+    cdef size_t taken = decoder.left if decoder.left < available else available
+    cdef uint8_t *piece = cursor[0]
+    unmask_into(piece, piece, taken, decoder.mask)
+    rotate_mask(decoder.mask, taken)
+    cursor[0] += taken
+    decoder.left -= taken
+    if inflate_piece(decoder, piece, taken) == STEP_FAILED:
+        return STEP_FAILED
+    if decoder.left:
+        return STEP_NEED
+    frame_done(decoder)
+    if not decoder.final:
+        return STEP_NEED
+    if decoder.inflater.fed and inflate_piece(decoder, DEFLATE_TAIL, 4) == STEP_FAILED:
+        return STEP_FAILED
+    if not inflater_whole(decoder.inflater):
+        return refuse(decoder, INVALID_PAYLOAD, "compressed message that ends in the middle")
+    inflater_free(decoder.inflater)
+    decoder.inflater = NULL
+    return message_done(decoder, decoder.message, decoder.message_size)
+
+
+cdef Step message_done(Decoder *decoder, uint8_t *payload, size_t size) noexcept nogil:
+    if decoder.message_opcode == TEXT and decoder.utf8.due:
+        return refuse(decoder, INVALID_PAYLOAD, "text that ends inside a character")
+    decoder.payload = payload
+    decoder.payload_size = size
+    decoder.opcode = decoder.message_opcode
+    decoder.message_opcode = 0
+    decoder.spent = True
+    return STEP_EVENT
+
+
 cdef Step data_payload(Decoder *decoder, uint8_t **cursor, size_t available) noexcept nogil:
     cdef size_t taken = decoder.left if decoder.left < available else available
     cdef uint8_t *piece
@@ -322,14 +424,7 @@ cdef Step data_payload(Decoder *decoder, uint8_t **cursor, size_t available) noe
     frame_done(decoder)
     if not decoder.final:
         return STEP_NEED
-    if decoder.message_opcode == TEXT and decoder.utf8.due:
-        return refuse(decoder, INVALID_PAYLOAD, "text that ends inside a character")
-    decoder.payload = piece if whole else decoder.message
-    decoder.payload_size = taken if whole else decoder.message_size
-    decoder.opcode = decoder.message_opcode
-    decoder.message_opcode = 0
-    decoder.spent = True
-    return STEP_EVENT
+    return message_done(decoder, piece if whole else decoder.message, taken if whole else decoder.message_size)
 
 
 cdef Step decoder_step(Decoder *decoder, uint8_t **cursor, const uint8_t *end) noexcept nogil:
@@ -359,6 +454,8 @@ cdef Step decoder_step(Decoder *decoder, uint8_t **cursor, const uint8_t *end) n
                 return step
         if decoder.opcode & 8:
             step = control_payload(decoder, cursor, end - cursor[0])
+        elif decoder.inflater != NULL:
+            step = packed_payload(decoder, cursor, end - cursor[0])
         else:
             step = data_payload(decoder, cursor, end - cursor[0])
         if step != STEP_NEED or decoder.in_payload:
@@ -372,14 +469,15 @@ cdef class FrameDecoder:
 
     Args:
         max_size: Bytes that a message may have, over all its fragments; one more closes with 1009.
+        deflate: Messages may be compressed (permessage-deflate, RFC 7692).
     """
 
     cdef Decoder *decoder
     cdef bytearray source
     cdef size_t position
 
-    def __cinit__(self, size_t max_size):
-        self.decoder = decoder_new(max_size)
+    def __cinit__(self, size_t max_size, bint deflate=False):
+        self.decoder = decoder_new(max_size, deflate)
         if self.decoder == NULL:
             raise MemoryError
         self.source = bytearray()
@@ -443,31 +541,83 @@ cdef Frame *frame_new(uint8_t opcode, const uint8_t *payload, size_t size) noexc
     cdef Frame *frame = <Frame *>malloc(sizeof(Frame) + head + size)
     if frame != NULL:
         frame.size = head + size
+        frame.packed = NULL
         frame.holders = 1
+        frame.window = 0
         write_head(frame.wire, 0x80 | opcode, size)
         if size:
             memcpy(frame.wire + head, payload, size)
     return frame
 
 
+cdef Frame *frame_pack(const Frame *frame, uint8_t window, Deflater *deflater) noexcept nogil:
+    # Of no size where compressing does not pay; NULL when there is no memory.
+    cdef size_t head = 2 if frame.wire[1] < 126 else 4 if frame.wire[1] == 126 else 10
+    cdef uint8_t *payload = NULL
+    cdef size_t size = deflate_message(deflater, window, frame.wire + head, frame.size - head, &payload)
+    cdef Frame *packed
+    if size and head_size(size) + size < frame.size:
+        packed = frame_new((frame.wire[0] & 0x0F) | RSV1, payload, size)
+    else:
+        packed = <Frame *>calloc(1, sizeof(Frame))
+    if packed != NULL:
+        packed.window = window
+    free(payload)
+    return packed
+
+
+cdef Frame *frame_for(Frame *frame, uint8_t window, Deflater *deflater) noexcept nogil:
+    # The shortest form of a message for a client that takes compressed ones; made for the first that asks.
+    cdef Frame *packed = frame.packed
+    while packed != NULL and packed.window != window:
+        packed = packed.packed
+    if packed == NULL:
+        packed = frame_pack(frame, window, deflater)
+        if packed == NULL:
+            return frame
+        packed.packed = frame.packed
+        frame.packed = packed
+    return packed if packed.size else frame
+
+
 cdef void frame_release(Frame *frame) noexcept nogil:
+    cdef Frame *packed
+    cdef Frame *following
     frame.holders -= 1
-    if frame.holders == 0:
-        free(frame)
+    if frame.holders:
+        return
+    packed = frame.packed
+    while packed != NULL:
+        following = packed.packed
+        packed.packed = NULL
+        frame_release(packed)
+        packed = following
+    free(frame)
 
 
-def encode_frame(bytes payload not None, int opcode=TEXT):
-    """Return ``payload`` as one final, unmasked frame (RFC 6455 §5.2)."""
+def encode_frame(bytes payload not None, int opcode=TEXT, int window_bits=0):
+    """
+    Return ``payload`` as one final, unmasked frame (RFC 6455 §5.2).
+
+    Args:
+        window_bits: 8 to 15: compressed within such a window (RFC 7692), where that makes it shorter; 0: not.
+    """
     cdef size_t size = len(payload)
+    cdef Deflater deflater
+    if window_bits and (opcode & 8 or not 8 <= window_bits <= 15):
+        raise ValueError("messages are compressed, control frames are not, within a window of 8 to 15 bits")
     if opcode & 8 and size > MAX_CONTROL:
         raise ValueError(f"the payload of a control frame is {size} bytes, at most {MAX_CONTROL} fit")
     cdef Frame *frame = frame_new(opcode, <const uint8_t *>PyBytes_AS_STRING(payload), size)
     if frame == NULL:
         raise MemoryError
+    memset(&deflater, 0, sizeof(deflater))
+    cdef Frame *shortest = frame_for(frame, window_bits, &deflater) if window_bits else frame
     try:
-        return PyBytes_FromStringAndSize(<char *>frame.wire, frame.size)
+        return PyBytes_FromStringAndSize(<char *>shortest.wire, shortest.size)
     finally:
         frame_release(frame)
+        deflater_clear(&deflater)
 
 
 def encode_close(int code, str reason not None=""):

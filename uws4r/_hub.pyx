@@ -331,6 +331,7 @@ cdef class Loop:
                     taken = -1
             self.fanout.fan_out()
             self.send_all()
+        self.fanout.end_turn()
         if self.link_fd >= 0 and self.link_raw:
             self.want_link_writable(taken >= 0 and <size_t>taken < size)
         return taken, [<Connection><PyObject *>self.trouble[i].owner for i in range(self.trouble_count)]

@@ -22,10 +22,11 @@ from uws4r._frames import is_text
 from uws4r.attachment import Attachment
 from uws4r.conf import conf
 from uws4r.errors import ConfigurationError, HandshakeError
-from uws4r.handshake import accept_headers, check_handshake, choose_protocol
+from uws4r.handshake import accept_headers, check_handshake, checked_headers, choose_compression, choose_protocol
 from uws4r.hub import Hub
 from uws4r.overrides import calls_of, encoded, opcode_of, overrides
 from uws4r.redis_store import redis_client
+from uws4r.rfc6455 import CloseCode
 from uws4r.subscriber import Recorder, RedisSubscriber, facility_of
 
 logger = logging.getLogger("uws4r.application")
@@ -122,13 +123,17 @@ class Application:
         try:
             self.assure_protocol_requirements(environ)
             key = check_handshake(environ)  # a subclass may ask for more, not for less
-            protocol = choose_protocol(environ)
+            protocol = choose_protocol(environ, conf.UWS4R_SUBPROTOCOLS)
+            compression = choose_compression(environ) if conf.UWS4R_COMPRESSION is not None else None
             self._require_server(environ)
             hub = self._hub = self._get_hub()
             self._check_capacity(hub)
             if not hub.connector.wait():
                 raise HandshakeError("The message queue cannot be reached: come back later", status=503)
             attachment = self._negotiate(environ, hub)
+            if compression is not None:
+                attachment.window = compression.window
+            headers = accept_headers(key, protocol, compression and compression.header)
         except HandshakeError as error:
             return refuse(start_response, error)
         except SuspiciousOperation as error:
@@ -144,13 +149,13 @@ class Application:
             logger.exception("a handshake at %s failed", ascii(environ.get("PATH_INFO")))
             return refuse(start_response, HandshakeError("The server could not open a websocket", status=500))
         try:
-            write = start_response("101 Switching Protocols", accept_headers(key, protocol))
+            write = start_response("101 Switching Protocols", headers)
             write(b"")  # sends the head: nothing else may be written to the client before it
             attachment.fd = self._detach(environ)
         except OSError as error:
             logger.info("%s left during the handshake: %s", attachment.identity, error)
             if attachment.overrides is not None:
-                attachment.overrides.closed()
+                attachment.overrides.closed(CloseCode.ABNORMAL, "")
             return []
         hub.attach(attachment)
         return []
@@ -231,6 +236,11 @@ def flags_of(request: HttpRequest) -> list[str]:
 def refuse(start_response: StartResponse, error: HandshakeError) -> Iterable[bytes]:
     """Answer a request that does not become a websocket."""
     body = f"{error}.\n".encode()
+    try:
+        headers = checked_headers(error.headers)
+    except ValueError as trouble:  # a site's own error; what it says is for the log
+        logger.error("a refusal goes out without its headers: %s", trouble)
+        headers = []
     start_response(
         f"{error.status} {responses[error.status]}",
         [
@@ -238,7 +248,7 @@ def refuse(start_response: StartResponse, error: HandshakeError) -> Iterable[byt
             ("Content-Length", str(len(body))),
             ("Cache-Control", "no-store"),
             ("Connection", "close"),
-            *error.headers,
+            *headers,
         ],
     )
     return [body]

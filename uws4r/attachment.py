@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from uws4r._connection import Connection
 from uws4r._fanout import Channel
+from uws4r.rfc6455 import CloseCode
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class HubOptions:
     ping_timeout: float = 20.0  # seconds that it then has to send anything
     max_message_size: int = 1 << 20  # bytes of one message of a client
     max_queue: int = 1 << 20  # bytes that may wait for a client; beyond it the client is slow (1013)
+    compress_over: int = 512  # bytes; a longer message is compressed for clients that agreed on it
     publish_buffer: int = 1000  # messages of clients that wait while Redis is away
     heartbeat: bytes | None = None  # sent to every client, and no message when one sends it
     threads: int = 64  # for what may block: overridden methods of subscribers
@@ -44,8 +46,8 @@ class Overrides(Protocol):
     def received(self, payload: bytes, text: bool) -> bool:
         """The client has sent a message; return True to receive no more until ``hub.caught_up``."""
 
-    def closed(self) -> None:
-        """The connection is closed; the last call."""
+    def closed(self, code: int, reason: str) -> None:
+        """The connection is closed, with this code and reason of whoever closed it first; the last call."""
 
 
 @dataclass(slots=True)
@@ -59,6 +61,7 @@ class Attachment:
     expire: int = 0  # seconds for which they are also stored
     echo: bool = False
     changes: bool = False
+    window: int = 0  # bits, where the handshake agreed on compressing messages (RFC 7692)
     greeting: tuple[tuple[int, bytes], ...] = ()  # (opcode, payload), sent before anything else
     fetch: bool = True  # send the persisted values
     overrides: Overrides | None = None
@@ -69,4 +72,4 @@ class Attachment:
         """Close what no hub will take; the client finds out by the end of its connection."""
         os.close(self.fd)
         if self.overrides is not None:
-            self.overrides.closed()
+            self.overrides.closed(CloseCode.ABNORMAL, "")

@@ -19,6 +19,7 @@ from uws4r import access
 from uws4r.channels import AUDIENCES
 from uws4r.conf import SETTINGS, conf
 from uws4r.errors import ConfigurationError
+from uws4r.handshake import TOKEN
 from uws4r.redis_store import make_client
 from uws4r.subscriber import RedisSubscriber
 
@@ -65,6 +66,19 @@ def number(least: float, *kinds: type) -> Callable[[Any], Problem]:
         return f"is no {'whole ' if float not in kinds else ''}number" + (f" of at least {least}" if least > -1 else "")
 
     return problem
+
+
+def compression(value: Any) -> Problem:
+    return None if value is None else number(0, int)(value)
+
+
+def subprotocols(value: Any) -> Problem:
+    if not isinstance(value, (list, tuple)):
+        return "is no list"
+    for name in value:
+        if not isinstance(name, str) or not TOKEN.fullmatch(name):
+            return f"contains {name!r}, which is no token of HTTP"
+    return None
 
 
 def function(*arguments: str) -> Callable[[Any], Problem]:
@@ -163,6 +177,8 @@ RULES = (
     Rule("uws4r.E015", "UWS4R_PUBLISH_BUFFER", number(0, int), "messages such as 1000"),
     Rule("uws4r.E016", "UWS4R_MAX_CONNECTIONS", number(0, int), "websockets such as 10000, or 0 for no limit"),
     Rule("uws4r.E017", "UWS4R_THREADS", number(1, int), "threads such as 64"),
+    Rule("uws4r.E018", "UWS4R_COMPRESSION", compression, "bytes such as 512, or None to compress nothing"),
+    Rule("uws4r.E019", "UWS4R_SUBPROTOCOLS", subprotocols, 'a list such as ["chat.v2", "chat.v1"]'),
 )
 
 

@@ -103,6 +103,19 @@ class Conf:
         return self._get("UWS4R_MAX_QUEUE", 1 << 20)
 
     @property
+    def UWS4R_COMPRESSION(self) -> int | None:
+        """Bytes; longer messages are compressed for clients that offer it (RFC 7692). None: not even offered. 512."""
+        value = self._get("UWS4R_COMPRESSION", 512)
+        if isinstance(value, bool):
+            return 512 if value else None
+        return value
+
+    @property
+    def UWS4R_SUBPROTOCOLS(self) -> list[str]:
+        """Subprotocols that are spoken here; of those that a client offers the first is chosen. ``[]``: any."""
+        return self._get("UWS4R_SUBPROTOCOLS", [])
+
+    @property
     def UWS4R_PUBLISH_BUFFER(self) -> int:
         """Messages of clients that a worker keeps while Redis is away; one more closes its client with 1013. 1000."""
         return self._get("UWS4R_PUBLISH_BUFFER", 1000)

@@ -1,19 +1,24 @@
 """
 The opening handshake of RFC 6455 §4.2: what a request must be, and what the 101 says.
 
+The only extension is permessage-deflate (RFC 7692), without taking over any context.
+
 Looks at the WSGI environ only; who the client is and what it may do is decided in ``access``.
 """
 
 import re
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from uws4r.errors import HandshakeError
 from uws4r.rfc6455 import VERSION, accept_key
 
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
+# RFC 6455 §9.1: a name, then parameters, whose values may be quoted.
+PARAMETER = re.compile(rf'\s*;\s*({TOKEN.pattern})(?:\s*=\s*("?)({TOKEN.pattern})\2)?\s*')
+WINDOW_BITS = re.compile("[89]|1[0-5]")
 
 
 def _tokens(value: str) -> list[str]:
@@ -51,10 +56,12 @@ def check_handshake(environ: Mapping[str, Any]) -> str:
     return key
 
 
-def choose_protocol(environ: Mapping[str, Any]) -> str | None:
+def choose_protocol(environ: Mapping[str, Any], spoken: Sequence[str] = ()) -> str | None:
     """
-    Return one of the subprotocols that the client offers, or None where it offers none (§4.2.2).
+    Return the first of the subprotocols that the client offers, in its order of preference, or None (§4.2.2).
 
+    Args:
+        spoken: Those that may be chosen; none given: any.
     Raises:
         HandshakeError: The offer is not a list of tokens.
     """
@@ -63,12 +70,96 @@ def choose_protocol(environ: Mapping[str, Any]) -> str | None:
         if not TOKEN.fullmatch(name):
             raise HandshakeError("Sec-WebSocket-Protocol must be a list of tokens")
     # A browser gives up when it offered some and is told none.
-    return offered[0] if offered else None
+    return next((name for name in offered if not spoken or name in spoken), None)
 
 
-def accept_headers(key: str, protocol: str | None) -> list[tuple[str, str]]:
-    """Return the headers of the 101 (§4.2.2)."""
+class Compression(NamedTuple):
+    """What was agreed on (RFC 7692 §7.1)."""
+
+    window: int  # bits of the window within which messages to the client are compressed
+    header: str  # the answer in ``Sec-WebSocket-Extensions``
+
+
+def choose_compression(environ: Mapping[str, Any]) -> Compression | None:
+    """
+    Return the answer to the first offer of permessage-deflate that can be accepted, or None.
+
+    Raises:
+        HandshakeError: The offers are no list of extensions.
+    """
+    for name, parameters in list(_offers(environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS", ""))):
+        if name == "permessage-deflate" and (answer := _accept_offer(parameters)) is not None:
+            return answer
+    return None
+
+
+def _offers(header: str) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
+    position = 0
+    header = header.strip()
+    while position < len(header):
+        if header[position] in ", \t":  # a list may have empty elements (RFC 9110 §5.6.1)
+            position += 1
+            continue
+        name = TOKEN.match(header, position)
+        if name is None:
+            break
+        position = name.end()
+        parameters = []
+        while (parameter := PARAMETER.match(header, position)) is not None:
+            parameters.append((parameter[1], parameter[3]))
+            position = parameter.end()
+        yield name[0], parameters
+        rest = header[position:].lstrip()
+        if rest and not rest.startswith(","):
+            break
+    else:
+        return
+    raise HandshakeError("Sec-WebSocket-Extensions must be a list of extensions")
+
+
+def _accept_offer(parameters: list[tuple[str, str | None]]) -> Compression | None:
+    """Return the answer to one offer; None where it has to be declined (RFC 7692 §7.1)."""
+    given = dict(parameters)
+    if len(given) < len(parameters):
+        return None
+    window = given.pop("server_max_window_bits", "15")
+    client_window = given.pop("client_max_window_bits", None)
+    for name in ("server_no_context_takeover", "client_no_context_takeover"):
+        if given.pop(name, None) is not None:
+            return None
+    if given or window is None or not WINDOW_BITS.fullmatch(window):
+        return None
+    if client_window is not None and not WINDOW_BITS.fullmatch(client_window):
+        return None
+    header = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+    if "server_max_window_bits" in dict(parameters):
+        header += f"; server_max_window_bits={window}"
+    return Compression(int(window), header)
+
+
+def accept_headers(key: str, protocol: str | None = None, extensions: str | None = None) -> list[tuple[str, str]]:
+    """
+    Return the headers of the 101 (§4.2.2).
+
+    Raises:
+        ValueError: An argument has characters that end a header, or that no header may have.
+    """
     headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept_key(key))]
     if protocol is not None:
         headers.append(("Sec-WebSocket-Protocol", protocol))
-    return headers
+    if extensions is not None:
+        headers.append(("Sec-WebSocket-Extensions", extensions))
+    return checked_headers([*headers, ("Sec-WebSocket-Key", key)])[:-1]
+
+
+def checked_headers(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """
+    Return headers of an answer.
+
+    Raises:
+        ValueError: One has characters that end a header, or that no header may have (RFC 9110 §5.5).
+    """
+    for name, value in headers:
+        if not TOKEN.fullmatch(name) or not value.isascii() or not value.isprintable():
+            raise ValueError(f"not a header of HTTP: {name!r}: {value!r}")
+    return list(headers)

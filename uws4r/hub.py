@@ -71,6 +71,7 @@ class Hub:
         self._told_of_binary = False
         self._overrides: dict[Connection, Overrides] = {}  # of the few whose subscriber class has some
         self.fanout.on_tapped = self._tapped
+        self.fanout.compress_over = self.options.compress_over
         self.fanout.heartbeat = heartbeat = self.options.heartbeat
         self._heartbeats = Heartbeats(heartbeat, self.loop, self.fanout, self.call_later) if heartbeat else None
         self.outbox = Outbox(self.loop, self.fanout, self.options.publish_buffer, self._guarded)
@@ -185,6 +186,7 @@ class Hub:
                 self.options.max_message_size,
                 attachment.echo,
                 attachment.changes,
+                attachment.window,
                 attachment,
             )
             self.loop.add(connection)
@@ -376,8 +378,9 @@ class Hub:
         self._leave(connection)
         if self._heartbeats is not None:
             self._heartbeats.remove(connection)
+        code = connection.close_code or CloseCode.ABNORMAL
         if self._overrides and (overrides := self._overrides.pop(connection, None)) is not None:
-            overrides.closed()
+            overrides.closed(code, connection.close_reason)
         seconds = self.loop.age(connection)
         name = str(connection)
         self.loop.remove(connection)
@@ -385,7 +388,7 @@ class Hub:
         logger.info(
             "%s closed: %d %s after %.1f s, in %d messages %d bytes, out %d messages %d bytes",
             name,
-            connection.close_code or CloseCode.ABNORMAL,
+            code,
             ascii(connection.close_reason),
             seconds,
             messages_in,

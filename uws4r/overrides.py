@@ -99,8 +99,8 @@ class SubscriberCalls:
             self._paused |= full
         return full
 
-    def closed(self) -> None:
-        self._call(self._release)
+    def closed(self, code: int, reason: str) -> None:
+        self._call(partial(self._release, code, reason))
 
     # ------------------------------------------------------------ called by the subscriber
 
@@ -181,7 +181,8 @@ class SubscriberCalls:
         text = text if answer == payload else is_text(answer)
         self._hub.call_soon(partial(self._hub.send, self._connection, opcode_of(text), answer))
 
-    def _release(self) -> None:
+    def _release(self, code: int, reason: str) -> None:
+        self._subscriber.close_code, self._subscriber.close_reason = code, reason
         try:
             if self._releases:
                 self._subscriber.release()

@@ -92,6 +92,9 @@ class RedisSubscriber(RedisStore):
     ``subscription_channels`` and ``publish_channels`` are the flags that a URL may carry; a subclass adds
     to them, and to :meth:`set_pubsub_channels` what its flags mean.
 
+    ``close_code`` and ``close_reason`` say in :meth:`release` how the websocket ended: what the client sent,
+    or the server where that was first (RFC 6455 §7.1.5); 1005 for a close frame without a code, 1006 for none.
+
     A subclass may override ``publish_message(message, expire=None)`` too: it is called with each message of
     the client, and ``super().publish_message(…)`` has the hub publish it. Like :meth:`parse_response` and
     :meth:`release` it is called in a thread of its own: it may block and use the database, its calls for one
@@ -107,6 +110,8 @@ class RedisSubscriber(RedisStore):
         self._live: Live | None = None  # when the websocket is open
         self._link_descriptor: Callable[[], int | None] = lambda: None
         self.wants_persisted = False
+        self.close_code: int | None = None  # until it is closed
+        self.close_reason = ""
 
     def set_pubsub_channels(self, request: Any, channels: list[str]) -> None:
         """

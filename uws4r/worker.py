@@ -21,6 +21,7 @@ def make_hub() -> Hub:
             ping_timeout=conf.UWS4R_PING_TIMEOUT,
             max_message_size=conf.UWS4R_MAX_MESSAGE_SIZE,
             max_queue=conf.UWS4R_MAX_QUEUE,
+            compress_over=conf.UWS4R_COMPRESSION or 0,  # None: nobody is offered it
             publish_buffer=conf.UWS4R_PUBLISH_BUFFER,
             heartbeat=conf.WS4REDIS_HEARTBEAT.encode() if conf.WS4REDIS_HEARTBEAT else None,
             threads=conf.UWS4R_THREADS,

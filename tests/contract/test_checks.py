@@ -57,6 +57,11 @@ WRONG = [
     ("E015", "UWS4R_PUBLISH_BUFFER", -1, "is no whole number of at least 0"),
     ("E016", "UWS4R_MAX_CONNECTIONS", None, "is no whole number of at least 0"),
     ("E017", "UWS4R_THREADS", 0, "is no whole number of at least 1"),
+    ("E018", "UWS4R_COMPRESSION", -1, "is no whole number of at least 0"),
+    ("E018", "UWS4R_COMPRESSION", "512", "is no whole number of at least 0"),
+    ("E019", "UWS4R_SUBPROTOCOLS", "chat", "is no list"),
+    ("E019", "UWS4R_SUBPROTOCOLS", ["chat", "a chat"], "contains 'a chat', which is no token"),
+    ("E019", "UWS4R_SUBPROTOCOLS", [None], "contains None"),
 ]
 
 
@@ -88,6 +93,10 @@ def test_every_rule_is_tried() -> None:
         ("WS4REDIS_ALLOWED_CHANNELS", lambda request, channels: channels),
         ("UWS4R_ALLOWED_ORIGINS", ("https://example.com", "http://localhost:3000")),
         ("UWS4R_PING_INTERVAL", 0.5),
+        ("UWS4R_COMPRESSION", None),
+        ("UWS4R_COMPRESSION", False),
+        ("UWS4R_COMPRESSION", True),
+        ("UWS4R_SUBPROTOCOLS", ("chat.v2", "chat")),
     ],
 )
 def test_a_right_value_is_none(name: str, value: object) -> None:

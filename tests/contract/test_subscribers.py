@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.servers import wait_until
 from tests.support.site import Site
-from tests.support.wire import TEXT, masked_frame
+from tests.support.wire import CLOSE, TEXT, close_frame, masked_frame
 from uws4r._frames import wrap
 
 pytestmark = pytest.mark.e2e
@@ -124,6 +124,25 @@ def test_j_release_is_called_when_the_worker_stops(with_subscriber: Callable[[st
     site.uwsgi.stop()
     assert john.receive_close().close_code == 1012
     assert site.redis.client.get("broadcast:f") == b"john in chatters: gone"
+
+
+def test_j_release_is_told_how_it_ended(with_subscriber: Callable[[str], Site]) -> None:
+    site = with_subscriber("Last")
+    endings = [
+        (close_frame(1000, "that's all"), b"1000 that's all"),
+        (close_frame(4321), b"4321 "),
+        (masked_frame(CLOSE), b"1005 "),
+        (masked_frame(TEXT, b"\xff"), b"1007 text that is not UTF-8"),
+        (None, b"1006 "),
+    ]
+    for sent, said in endings:
+        client = site.connect("/ws/f?subscribe-broadcast")
+        if sent is None:
+            client.sock.close()
+        else:
+            client.send_raw(sent)
+            client.receive_close()
+        assert site.redis.client.blpop(["ended"], timeout=10) == (b"ended", said)
 
 
 def test_j_an_error_in_an_override_ends_that_websocket_only(with_subscriber: Callable[[str], Site]) -> None:

@@ -71,7 +71,7 @@ class Bench:
     def open(self, *channels: str, publish: tuple[str, ...] = (), **options: object) -> Client:
         """A client that listens to ``facility`` channels by their full names; the last part is the facility."""
         ours, theirs = socket.socketpair()
-        client = Client(ours)
+        client = Client(ours, window=options.get("window", 0))  # type: ignore[arg-type]
         self.clients.append(client)
         fd = self.descriptors[ours] = theirs.detach()
         subscribe = tuple((name.encode(), name.rpartition(":")[2]) for name in channels)

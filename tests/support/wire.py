@@ -2,7 +2,9 @@
 
 import base64
 import os
+import re
 import socket
+import zlib
 from dataclasses import dataclass, field
 
 from uws4r.rfc6455 import accept_key
@@ -35,6 +37,18 @@ def masked_frame(
     return head + mask + masked
 
 
+def deflated(payload: bytes, window: int = 15, level: int = 6) -> bytes:
+    """A message's compressed payload (RFC 7692 §7.2.1)."""
+    compressor = zlib.compressobj(level, zlib.DEFLATED, -window)
+    packed = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    assert packed.endswith(b"\0\0\xff\xff")
+    return packed[:-4]
+
+
+def inflated(packed: bytes, window: int = 15) -> bytes:
+    return zlib.decompressobj(-window).decompress(packed + b"\0\0\xff\xff")
+
+
 def close_frame(code: int = 1000, reason: str = "") -> bytes:
     return masked_frame(CLOSE, code.to_bytes(2, "big") + reason.encode())
 
@@ -52,6 +66,7 @@ class Response:
 class Frame:
     opcode: int
     payload: bytes
+    compressed: bool = False  # on the wire
 
     @property
     def close_code(self) -> int:
@@ -78,6 +93,7 @@ class Client:
     address: tuple[str, int] | str | socket.socket
     buffer: bytes = b""
     response: Response | None = None
+    window: int = 0  # bits, where compression was agreed on
     sock: socket.socket = field(init=False)
 
     def __post_init__(self) -> None:
@@ -128,6 +144,9 @@ class Client:
         self.response = self.read_response()
         if self.response.status == 101:
             assert self.response.headers["sec-websocket-accept"] == accept_key(fields["Sec-WebSocket-Key"] or "")
+            extensions = self.response.headers.get("sec-websocket-extensions", "")
+            if extensions.startswith("permessage-deflate"):
+                self.window = int((re.findall(r"server_max_window_bits=(\d+)", extensions) or ["15"])[0])
         return self.response
 
     def read_response(self) -> Response:
@@ -167,16 +186,18 @@ class Client:
         self.sock.sendall(data)
 
     def frame(self) -> Frame:
-        """The next frame; a server's is whole, unmasked and has no reserved bits."""
+        """The next frame; a server's is whole and unmasked, and compressed only where that was agreed on."""
         first, second = self._take(2)
-        assert first & 0xF0 == 0x80, f"first byte {first:#x}"
+        compressed = first & 0xF0 == 0xC0 and self.window > 0 and first & 0x0F in (TEXT, BINARY)
+        assert first & 0xF0 == 0x80 or compressed, f"first byte {first:#x}"
         assert not second & 0x80, "a server must not mask"
         size = second
         if second == 126:
             size = int.from_bytes(self._take(2), "big")
         elif second == 127:
             size = int.from_bytes(self._take(8), "big")
-        return Frame(first & 0x0F, self._take(size))
+        payload = self._take(size)
+        return Frame(first & 0x0F, inflated(payload, self.window) if compressed else payload, compressed)
 
     def receive(self) -> str | bytes:
         """The next message; pings are answered and passed over."""

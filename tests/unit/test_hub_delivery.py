@@ -11,7 +11,8 @@ import redis
 
 from tests.support.hubs import Bench
 from tests.support.servers import wait_until
-from tests.support.wire import TEXT, Client, masked_frame
+from tests.support.wire import TEXT, Client, close_frame, masked_frame
+from uws4r.heartbeat import SLOTS
 
 
 def store_and_publish(client: redis.Redis, names: list[str], message: str) -> None:
@@ -278,6 +279,20 @@ def test_the_heartbeat_of_a_client_is_swallowed(make: Callable[..., Bench]) -> N
     client.send("message")
     assert client.receive() == "message"
     assert client.ping() == []
+
+
+def test_no_heartbeat_comes_after_the_close_frame(make: Callable[..., Bench]) -> None:
+    bench = make(heartbeat=b"--heartbeat--")
+    leaving, staying = bench.join("broadcast:f"), bench.join("broadcast:f")
+    connection = bench.connection_of(leaving)
+    bench.call(lambda: bench.hub.close(connection, 1000))
+    assert leaving.receive_close().close_code == 1000
+    heartbeats = bench.hub._heartbeats
+    assert heartbeats is not None
+    bench.call(lambda: [heartbeats._beat() for _ in range(SLOTS)])
+    assert staying.receive() == "--heartbeat--"
+    leaving.send_raw(close_frame(1000))
+    assert leaving.ended()
 
 
 def test_a_client_that_is_faster_than_redis_waits_and_holds_nobody_up(bench: Bench) -> None:

@@ -8,7 +8,7 @@ import uws4r
 PACKAGE = Path(uws4r.__file__).parent
 
 ORDER = [
-    "rfc6455", "errors", "_frames", "channels", "conf", "redis_store", "publisher", "subscriber",
+    "rfc6455", "errors", "_deflate", "_frames", "channels", "conf", "redis_store", "publisher", "subscriber",
     "_connection", "_fanout", "_hub", "link", "connector", "attachment", "threads", "outbox", "heartbeat", "hub",
     "engines.thread", "engines", "worker",
     "handshake", "access", "overrides", "application", "checks", "uwsgi_server", "wsgi",

@@ -115,3 +115,8 @@ class Faulty(RedisSubscriber):
 
     def release(self) -> None:
         self._connection.incr("released")
+
+
+class Last(RedisSubscriber):
+    def release(self) -> None:
+        self._connection.rpush("ended", f"{self.close_code} {self.close_reason}")
