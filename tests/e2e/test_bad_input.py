@@ -12,37 +12,6 @@ from tests.support.wire import PING, TEXT, Client, Refused, masked_frame
 pytestmark = pytest.mark.e2e
 
 
-@pytest.mark.parametrize(
-    ("change", "method", "version", "status", "sentence"),
-    [
-        pytest.param(
-            {"Upgrade": None, "Connection": "close"}, "GET", "HTTP/1.1", 400, "not wish to upgrade", id="plain HTTP"
-        ),
-        pytest.param({"Content-Length": "0"}, "POST", "HTTP/1.1", 400, "GET", id="POST"),
-        pytest.param({}, "HEAD", "HTTP/1.1", 400, "", id="HEAD"),
-        pytest.param({"Sec-WebSocket-Key": None}, "GET", "HTTP/1.1", 400, "Key", id="no key"),
-        pytest.param({"Sec-WebSocket-Key": "abc"}, "GET", "HTTP/1.1", 400, "Key", id="wrong key"),
-        pytest.param({"Sec-WebSocket-Version": "8"}, "GET", "HTTP/1.1", 426, "13", id="version 8"),
-        pytest.param({"Sec-WebSocket-Version": None}, "GET", "HTTP/1.1", 426, "13", id="no version"),
-        pytest.param({}, "GET", "HTTP/1.0", 400, "1.1", id="HTTP/1.0"),
-        pytest.param({"Connection": "keep-alive"}, "GET", "HTTP/1.1", 400, "Connection", id="no Connection: Upgrade"),
-        pytest.param({"Origin": "http://evil.example"}, "GET", "HTTP/1.1", 403, "Origin", id="foreign Origin"),
-        pytest.param({"Origin": "null"}, "GET", "HTTP/1.1", 403, "Origin", id="Origin: null"),
-        pytest.param({"Host": "evil.example"}, "GET", "HTTP/1.1", 400, "ALLOWED_HOSTS", id="unknown host"),
-    ],
-)
-def test_a_request_that_is_no_handshake_is_refused_with_a_sentence(
-    site: Site, change: dict[str, str | None], method: str, version: str, status: int, sentence: str
-) -> None:
-    with Client(site.address) as client:
-        response = client.request("/ws/foo", change, method=method, version=version)
-        assert response is not None
-        assert response.status == status
-        assert sentence in response.body.decode()
-        assert (response.headers.get("sec-websocket-version") == "13") == (status == 426)
-        assert "Traceback" not in response.body.decode()
-
-
 def test_the_own_origin_may_connect(site: Site) -> None:
     site.connect("/ws/foo", {"Host": "localhost", "Origin": "http://localhost"}).ping()
 
@@ -163,16 +132,6 @@ def test_a_frame_over_the_limit_is_1009(served: Callable[..., Site]) -> None:
     assert fits.receive() == "x" * (1 << 20)
 
 
-def test_bytes_behind_the_handshake_in_the_same_segment_do_no_harm(site: Site) -> None:
-    """RFC 6455 §4.1 forbids it; whether they are lost is not defined, that nothing hangs is."""
-    for _ in range(5):
-        with Client(site.address) as client:
-            response = client.request("/ws/foo?publish-broadcast", after=masked_frame(TEXT, b"early"))
-            assert response is not None
-            assert response.status == 101
-    site.connect("/ws/foo").ping()
-
-
 def test_a_client_that_leaves_during_the_handshake_leaves_nothing(site: Site) -> None:
     for _ in range(20):
         client = Client(site.address)
@@ -180,14 +139,6 @@ def test_a_client_that_leaves_during_the_handshake_leaves_nothing(site: Site) ->
         client.sock.close()
     site.connect("/ws/foo").ping()
     wait_until(lambda: site.redis.subscriptions("broadcast:leaving") == 0, "unsubscribed")
-
-
-def test_one_subprotocol_is_answered(site: Site) -> None:
-    """BUG-P4: a list in the answer makes browsers give up."""
-    client = site.connect("/ws/foo", {"Sec-WebSocket-Protocol": "chat, superchat"})
-    assert client.response is not None
-    assert client.response.headers["sec-websocket-protocol"] == "chat"
-    assert set(client.response.headers) == {"upgrade", "connection", "sec-websocket-accept", "sec-websocket-protocol"}
 
 
 def test_refusals_of_the_site(served: Callable[..., Site]) -> None:

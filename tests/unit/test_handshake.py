@@ -3,7 +3,7 @@
 import pytest
 
 from uws4r.errors import HandshakeError
-from uws4r.handshake import accept_headers, check_handshake, choose_protocol
+from uws4r.handshake import accept_headers, check_handshake, checked_headers, choose_protocol
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 GOOD = {
@@ -70,3 +70,23 @@ def test_one_subprotocol_is_chosen_never_a_list() -> None:
     assert choose_protocol({"HTTP_SEC_WEBSOCKET_PROTOCOL": "chat.v2, chat"}) == "chat.v2"
     with pytest.raises(HandshakeError):
         choose_protocol({"HTTP_SEC_WEBSOCKET_PROTOCOL": "chat\r\nX-Evil: 1"})
+
+
+def test_spoken_subprotocols_only() -> None:
+    offer = {"HTTP_SEC_WEBSOCKET_PROTOCOL": "chat.v3, chat.v1, chat.v2"}
+    assert choose_protocol(offer, ["chat.v2", "chat.v1"]) == "chat.v1"
+    assert choose_protocol(offer, ["chat.v4"]) is None
+
+
+@pytest.mark.parametrize("bad", ["chat\r\nX-Evil: 1", "chat\n", "\rchat", "chat\0", "ch\x7fat", "caf\u00e9"])
+def test_nothing_that_would_end_a_header_goes_into_one(bad: str) -> None:
+    with pytest.raises(ValueError, match="not a header"):
+        accept_headers(bad)
+    with pytest.raises(ValueError, match="not a header"):
+        accept_headers(KEY, bad)
+    with pytest.raises(ValueError, match="not a header"):
+        accept_headers(KEY, "chat", bad)
+    with pytest.raises(ValueError, match="not a header"):
+        checked_headers([("X-Reason", bad)])
+    with pytest.raises(ValueError, match="not a header"):
+        checked_headers([(bad, "reason")])
