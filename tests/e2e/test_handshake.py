@@ -186,7 +186,8 @@ def test_a_handshake_in_small_pieces(site: Site) -> None:
     with Client(site.address) as client:
         head = (
             b"GET /ws/foo?subscribe-broadcast HTTP/1.1\r\nHost: localhost\r\n"
-            b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
         for start in range(0, len(head), 10):
             client.send_raw(head[start : start + 10])
