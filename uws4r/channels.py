@@ -45,11 +45,24 @@ def user_names(request: Any) -> list[str]:
 
 
 def group_names(request: Any) -> list[str]:
-    """Return the names of the user's groups, as stored in the session at login."""
-    session = getattr(request, "session", None)
-    if session is None or not user_names(request):
+    """
+    Return the names of the user's groups as they are now, and those that a site keeps in the session.
+
+    The session's list (:data:`GROUPS_KEY`) is that of the login: of a group that the user has left since,
+    it counts no longer.
+    """
+    if not user_names(request):
         return []
-    return list(session.get(GROUPS_KEY, ()))
+    session = getattr(request, "session", None)
+    stored = list(session.get(GROUPS_KEY, ())) if session is not None else []
+    groups = getattr(request.user, "groups", None)
+    if groups is None:
+        return stored
+    present = [str(getattr(group, "name", group)) for group in groups.all()]
+    others = set(stored) - set(present)
+    if others and hasattr(groups, "model"):
+        others -= set(groups.model._default_manager.filter(name__in=others).values_list("name", flat=True))
+    return [*(name for name in stored if name in present or name in others), *(n for n in present if n not in stored)]
 
 
 def session_keys(request: Any) -> list[str]:

@@ -10,7 +10,7 @@ from django.contrib.auth.signals import user_logged_in
 from django.template import Context, Engine
 from django.test import RequestFactory, override_settings
 
-from tests.support.servers import ROOT
+from tests.support.servers import ROOT, wait_until
 from tests.support.site import Site, manage, site_env
 from uws4r import signals
 from uws4r.context_processors import default
@@ -56,6 +56,36 @@ def test_i1_logins_of_other_kinds_do_no_harm(request_: object, user: object) -> 
     """BUG-B6."""
     signals.store_groups(User, request=request_, user=user)
     assert not getattr(request_, "session", {}).get("ws4redis:memberof")
+
+
+@pytest.mark.e2e
+def test_bug_b6_groups_are_those_of_now(site: Site) -> None:
+    session = site.log_in("john")  # in the group "chatters"
+    listing = "from django.contrib.sessions.backends.db import SessionStore; s = SessionStore('{}'); "
+    manage(
+        site.env, "shell", "-c", listing.format(session) + "s['ws4redis:memberof'] += ['a team of the site']; s.save()"
+    )
+    change = "from django.contrib.auth.models import Group, User; john = User.objects.get(username='john'); "
+    channels = "/ws/b6?subscribe-group"
+
+    def assert_groups(*names: str) -> None:
+        def found() -> set[str]:
+            return {name.decode().split(":")[1] for name in site.redis.client.pubsub_channels("group:*:b6")}
+
+        client = site.connect(channels, session=session)
+        wait_until(lambda: found() == set(names), f"{names}, not {found()}")
+        client.sock.close()
+        wait_until(lambda: found() == set(), "left")
+
+    assert_groups("chatters", "a team of the site")
+    manage(site.env, "shell", "-c", change + "john.groups.set([Group.objects.get_or_create(name='writers')[0]])")
+    try:
+        assert_groups("writers", "a team of the site")
+    finally:
+        manage(
+            site.env, "shell", "-c",
+            change + "john.groups.set([Group.objects.get(name='chatters')])",
+        )  # fmt: skip
 
 
 def test_i2_templates() -> None:
