@@ -5,12 +5,14 @@ The modules in reading order, from the wire to the web; each imports only from t
 
 - ``rfc6455`` the protocol's numbers, ``errors``, ``_deflate`` compression, ``_frames`` codec, names, duplicates
 - ``channels`` who is addressed, ``conf`` the settings
-- ``redis_store``, ``publisher``, ``subscriber`` the API of a site
+- ``redis_store``, ``publisher``, ``subscriber`` the API of a site, ``orders`` to all workers
 - ``_connection`` one client, ``_fanout`` who listens to what, ``_hub`` the C loop
 - ``link`` the one Redis connection, ``connector`` makes it
-- ``attachment`` what a hub is told, ``threads`` for what may block, ``outbox`` what clients publish, ``heartbeat``
-- ``hub`` decides, ``engines`` make it run, ``worker`` makes one
-- ``handshake``, ``access``, ``overrides``, ``application`` from a request to a websocket
+- ``attachment`` what a hub is told, ``threads`` for what may block, ``counters``, ``outbox`` what clients publish,
+  ``heartbeat``
+- ``hub`` decides, ``sessions`` whether logins still hold, ``control`` carries out orders
+- ``engines`` make a hub run, ``worker`` makes one
+- ``handshake``, ``logins``, ``access``, ``admission``, ``overrides``, ``application`` from a request to a websocket
 - ``checks`` of the settings, ``uwsgi_server``, ``wsgi`` what uWSGI loads
 - ``settings``, ``exceptions``, ``uwsgi_runserver``, ``wsgi_server`` names that ws4redis had
 - ``wsgiref_server``, ``django_runserver``, ``embedded_redis``, ``management`` the websockets of ``manage.py runserver``

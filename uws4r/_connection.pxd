@@ -22,7 +22,6 @@ cdef struct Subscription:
 cdef struct Client:
     void *owner  # the Connection; alive as long as the hub's table holds it
     Decoder *decoder  # NULL between two messages: an idle client needs none
-    size_t max_size
     const uint8_t *input  # what this turn received, in the hub's arena
     const uint8_t *input_end
     Frame **queue
@@ -43,9 +42,12 @@ cdef struct Client:
     uint64_t messages_out
     uint64_t opened       # milliseconds of the hub's clock
     uint64_t heard        # the same, of the last bytes received
+    double messages_until  # the same: up to when what the client has sent is its share
+    double bytes_until
     Client *timer_next    # the timer wheel's list
     Client **timer_link   # what points to this client there, NULL when no timer is set
     uint64_t due          # tick of the wheel
+    uint32_t expires      # seconds of the epoch, when the session ends; 0: it has none that is known
     uint16_t close_code
     State state
     bint echo
@@ -72,12 +74,23 @@ cdef void client_drop_queue(Client *client, bint keep_partial) noexcept nogil
 
 
 @cython.final
+@cython.no_gc
+cdef class Limits:
+    cdef readonly size_t message_size
+    cdef double per_message  # milliseconds that a client has to wait for each, on the average; 0: no limit
+    cdef double per_byte
+
+
+@cython.final
 @cython.no_gc  # what it refers to never refers back
 cdef class Connection:
     cdef Client client
+    cdef Limits limits
     cdef readonly object identity
-    cdef readonly tuple publishes
+    cdef public tuple publishes
+    cdef public object session
     cdef readonly object expire
     cdef public object attachment
     cdef public str close_reason
     cdef int event(self) except -1
+    cdef int count_input(self, size_t size, bint event) except -1

@@ -2,6 +2,14 @@ from typing import Any, final
 
 from typing_extensions import Self
 
+BURST: float
+
+@final
+class Limits:
+    def __new__(cls, message_size: int, message_rate: float = ..., byte_rate: float = ...) -> Self: ...
+    @property
+    def message_size(self) -> int: ...
+
 @final
 class Connection:
     def __new__(
@@ -10,19 +18,20 @@ class Connection:
         identity: object,
         publishes: tuple[bytes, ...],
         expire: int,
-        max_size: int,
+        limits: Limits,
         echo: bool,
         changes: bool,
         window: int,
         attachment: Any,
     ) -> Self: ...
     attachment: Any
+    publishes: tuple[bytes, ...]
+    session: str | None
+    expires: int
     close_reason: str
     close_code: int
     @property
     def identity(self) -> object: ...
-    @property
-    def publishes(self) -> tuple[bytes, ...]: ...
     @property
     def expire(self) -> int: ...
     def next_event(self) -> tuple[int, bytes] | None: ...

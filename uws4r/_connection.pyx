@@ -18,6 +18,7 @@ from uws4r._frames cimport (
     Step,
     decoder_free,
     decoder_idle,
+    decoder_in_frame,
     decoder_new,
     decoder_step,
     frame_release,
@@ -45,6 +46,10 @@ cdef extern from "<errno.h>" nogil:
 
 cdef enum:
     PIECES = 1024  # IOV_MAX of Linux
+    BURST_TIME = 10000  # milliseconds
+    POLICY_VIOLATION = 1008
+
+BURST = BURST_TIME / 1000  # seconds of its rates that a client may have saved up
 
 
 cdef bint client_queue(Client *client, Frame *frame) noexcept nogil:
@@ -141,6 +146,26 @@ cdef Sent client_send(Client *client) noexcept nogil:
 
 @cython.final
 @cython.no_gc
+cdef class Limits:
+    """
+    What each client of a worker may send.
+
+    Args:
+        message_size: Bytes of one message.
+        message_rate: Messages and control frames a second; 0: any number.
+        byte_rate: Bytes a second, inflated; 0: any number.
+
+    The rates are averages: a client may save up to :data:`BURST` seconds of them.
+    """
+
+    def __cinit__(self, size_t message_size, double message_rate=0.0, double byte_rate=0.0):
+        self.message_size = message_size
+        self.per_message = 1000.0 / message_rate if message_rate else 0.0
+        self.per_byte = 1000.0 / byte_rate if byte_rate else 0.0
+
+
+@cython.final
+@cython.no_gc
 cdef class Connection:
     """
     One open websocket of a client.
@@ -150,18 +175,21 @@ cdef class Connection:
         identity: Who it is, for the log.
         publishes: Names of the channels that the client's messages go to.
         expire: Seconds for which a client's message is also stored; 0 for not at all.
-        max_size: Bytes that a message of the client may have.
+        limits: What the client may send.
         echo: Give the client its own messages back.
         changes: Withhold a message equal to the one before on the same channel.
         window: Bits, where the handshake agreed on compressing messages (RFC 7692); else 0.
         attachment: What it waits to join; the hub clears it.
+
+    ``session`` is the key of the client's session, where it has one.
     """
 
     def __cinit__(
-        self, int fd, identity, tuple publishes, expire, size_t max_size, bint echo, bint changes, int window, attachment
+        self, int fd, identity, tuple publishes, expire, Limits limits not None, bint echo, bint changes, int window,
+        attachment,
     ):
         memset(&self.client, 0, sizeof(self.client))
-        self.client.max_size = max_size
+        self.limits = limits
         self.client.owner = <void *>self
         self.client.fd = fd
         self.client.echo = echo
@@ -187,10 +215,11 @@ cdef class Connection:
         cdef uint8_t *cursor = <uint8_t *>self.client.input
         cdef Step step
         if self.client.decoder == NULL:
-            self.client.decoder = decoder_new(self.client.max_size, self.client.window != 0)
+            self.client.decoder = decoder_new(self.limits.message_size, self.client.window != 0)
             if self.client.decoder == NULL:
                 raise MemoryError
         step = decoder_step(self.client.decoder, &cursor, self.client.input_end)
+        self.count_input(cursor - self.client.input, step == STEP_EVENT)
         self.client.input = cursor
         if step == STEP_FAILED:
             self.client.input = self.client.input_end
@@ -198,7 +227,25 @@ cdef class Connection:
         if step == STEP_NEED and decoder_idle(self.client.decoder):
             decoder_free(self.client.decoder)
             self.client.decoder = NULL
+        elif step == STEP_NEED and decoder_in_frame(self.client.decoder) and self.client.decoder.since == 0:
+            self.client.decoder.since = self.client.heard
         return step == STEP_EVENT
+
+    cdef int count_input(self, size_t size, bint event) except -1:
+        # Each message and byte puts off the time up to which the client has had its share.
+        cdef Limits limits = self.limits
+        cdef Client *client = &self.client
+        cdef double now = <double>client.heard
+        if event:
+            client.messages_until = max(client.messages_until, now) + limits.per_message
+            if client.decoder.packed and not client.decoder.opcode & 8:
+                size += client.decoder.payload_size
+        client.bytes_until = max(client.bytes_until, now) + limits.per_byte * size
+        if client.messages_until > now + BURST_TIME:
+            raise ProtocolError("too many messages", POLICY_VIOLATION)
+        if client.bytes_until > now + BURST_TIME:
+            raise ProtocolError("too many bytes", POLICY_VIOLATION)
+        return 0
 
     def next_event(self):
         """
@@ -296,6 +343,15 @@ cdef class Connection:
     @close_code.setter
     def close_code(self, int code):
         self.client.close_code = code
+
+    @property
+    def expires(self):
+        """When the client's session ends, in seconds of the epoch; 0: it has none that is known."""
+        return self.client.expires
+
+    @expires.setter
+    def expires(self, uint32_t expires):
+        self.client.expires = expires
 
     @property
     def queued(self):

@@ -64,6 +64,8 @@ cdef class Fanout:
     cdef uint64_t expecting          # own copies expected by all clients together
     cdef Runs runs
     cdef public object on_tapped     # called with (connection, channel, payload, text, withheld)
+    cdef public bytes control        # the name of the channel of orders for workers; None for none
+    cdef public object on_control    # called with each of them
     cdef public bytes heartbeat      # a payload that is never delivered; None for none
     cdef public uint64_t compress_over  # bytes; a longer message is compressed for those who agreed on it
     cdef Deflater deflater

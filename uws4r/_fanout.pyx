@@ -11,7 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memset
+from libc.string cimport memmove, memset
 
 from time import monotonic
 
@@ -221,6 +221,22 @@ cdef class Fanout:
                 return True
         return False
 
+    def leave(self, Connection connection not None, Channel channel not None):
+        """Deliver nothing more of one channel to the connection."""
+        cdef Client *client = &connection.client
+        cdef uint32_t i
+        self.settle()
+        for i in range(client.joined_count):
+            if client.joined[i].channel == <void *>channel:
+                self.unlist(channel, client, client.joined[i].index)
+                client.joined_count -= 1
+                memmove(client.joined + i, client.joined + i + 1, (client.joined_count - i) * sizeof(Subscription))
+                return
+
+    def channels_of(self, Connection connection not None):
+        """Return the channels that the connection listens to."""
+        return [<Channel><PyObject *>connection.client.joined[i].channel for i in range(connection.client.joined_count)]
+
     def leave_all(self, Connection connection not None):
         """Deliver nothing more to the connection; return the channels that it listened to."""
         cdef Client *client = &connection.client
@@ -256,9 +272,11 @@ cdef class Fanout:
     def push(self, bytes name not None, bytes data not None):
         """A message came over the link: frame it once, for all who listen to the channel at this place."""
         cdef Channel channel = self.channels.get(name)
-        if channel is None:  # unsubscribed, but the confirmation is still on its way
+        if channel is None:
             self.runs.end()
-            return
+            if name == self.control:
+                self.on_control(data)
+            return  # of others: unsubscribed, but the confirmation is still on its way
         cdef bytes payload
         cdef bint text
         payload, text, _ = unwrap_payload(data)

@@ -47,6 +47,8 @@ cdef struct Decoder:
     bint final
     bint spent            # the buffers' content has been reported
     bint deflate          # messages may be compressed
+    bint packed           # the message that is under way, or just reported, was
+    uint64_t since        # for the owner: when the current frame began; 0 at a frame's end
     Utf8 utf8
 
 
@@ -59,6 +61,7 @@ cdef enum Step:
 cdef Decoder *decoder_new(size_t max_size, bint deflate) noexcept nogil
 cdef void decoder_free(Decoder *decoder) noexcept nogil
 cdef bint decoder_idle(const Decoder *decoder) noexcept nogil
+cdef bint decoder_in_frame(const Decoder *decoder) noexcept nogil
 cdef Step decoder_step(Decoder *decoder, uint8_t **cursor, const uint8_t *end) noexcept nogil
 
 cdef bint valid_utf8(const uint8_t *data, size_t size) noexcept nogil

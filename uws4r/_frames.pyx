@@ -173,7 +173,11 @@ cdef void decoder_free(Decoder *decoder) noexcept nogil:
 
 cdef bint decoder_idle(const Decoder *decoder) noexcept nogil:
     # After STEP_NEED: between two messages, so that nothing is lost when a new one takes its place.
-    return not (decoder.head_size or decoder.in_payload or decoder.message_opcode)
+    return not (decoder_in_frame(decoder) or decoder.message_opcode)
+
+
+cdef bint decoder_in_frame(const Decoder *decoder) noexcept nogil:
+    return decoder.head_size or decoder.in_payload
 
 
 cdef Step refuse(Decoder *decoder, uint16_t code, const char *why) noexcept nogil:
@@ -251,7 +255,8 @@ cdef Step judge_length(Decoder *decoder) noexcept nogil:
         if decoder.opcode != CONTINUATION:
             decoder.message_opcode = decoder.opcode
             utf8_start(&decoder.utf8)
-            if head[0] & RSV1:
+            decoder.packed = head[0] & RSV1 != 0
+            if decoder.packed:
                 decoder.packed_size = 0
                 decoder.inflater = inflater_new()
                 if decoder.inflater == NULL:
@@ -310,6 +315,7 @@ cdef void frame_done(Decoder *decoder) noexcept nogil:
     decoder.in_payload = False
     decoder.head_size = 0
     decoder.head_need = 2
+    decoder.since = 0
 
 
 cdef Step control_payload(Decoder *decoder, uint8_t **cursor, size_t available) noexcept nogil:

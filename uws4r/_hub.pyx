@@ -405,6 +405,8 @@ cdef class Loop:
             client.paused &= ~<uint8_t>reason
             client.heard = milliseconds()  # a silence that we imposed does not count
             client.pinged = False
+            if client.decoder != NULL and client.decoder.since:
+                client.decoder.since = client.heard
             self.rearm(client)
 
     # ------------------------------------------------------------ the link's descriptor
@@ -463,6 +465,27 @@ cdef class Loop:
                 client.timer_next.timer_link = client.timer_link
             client.timer_link = NULL
             client.timer_next = NULL
+
+    def sweep(self, double frame_timeout, uint32_t now):
+        """
+        Return ``(stuck, expired)``: connections whose frame has not become whole in time, or whose session ends.
+
+        Args:
+            frame_timeout: Seconds for a frame; 0 for as long as it takes.
+            now: Seconds of the epoch.
+        """
+        cdef uint64_t earliest = milliseconds() - <uint64_t>(frame_timeout * 1000)
+        cdef Connection connection
+        cdef Client *client
+        cdef list stuck = [], expired = []
+        for connection in self.connections:
+            client = &connection.client
+            if client.decoder != NULL and frame_timeout and client.decoder.since and client.decoder.since < earliest:
+                if not client.paused:
+                    stuck.append(connection)
+            if client.expires and client.expires <= now:
+                expired.append(connection)
+        return stuck, expired
 
     def due(self):
         """Turn the wheel up to now; return the connections whose timers have run out."""

@@ -13,23 +13,25 @@ from importlib import import_module
 from ipaddress import ip_address, ip_network
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
-from django.utils.functional import LazyObject, SimpleLazyObject
+from django.utils.functional import SimpleLazyObject
+from django.utils.http import is_same_domain
 from django.utils.module_loading import import_string
 
+from uws4r.attachment import Identity
 from uws4r.conf import conf
 from uws4r.errors import ConfigurationError, HandshakeError
+from uws4r.logins import loaded
 from uws4r.subscriber import facility_of
 
 logger = logging.getLogger("uws4r.access")
 
-MAX_FACILITY = 1024  # characters
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -49,8 +51,9 @@ def build_request(environ: dict[str, Any], process_request: Callable[[HttpReques
     if not request.path_info.startswith(conf.WEBSOCKET_URL):
         raise HandshakeError(f"Websockets are at {conf.WEBSOCKET_URL} here, and nothing else is", status=404)
     facility = facility_of(request.path_info)
-    if len(facility) > MAX_FACILITY or CONTROL.search(facility):
-        raise HandshakeError(f"A facility has at most {MAX_FACILITY} characters, and no control characters")
+    most = conf.UWS4R_MAX_FACILITY_LENGTH
+    if len(facility) > most or CONTROL.search(facility):
+        raise HandshakeError(f"A facility has at most {most} characters, and no control characters")
     (callback(conf.WS4REDIS_PROCESS_REQUEST) or process_request)(request)
     if getattr(request, "user", None) is None:  # so that callbacks may look at it
         request.user = SimpleLazyObject(_anonymous)
@@ -105,28 +108,51 @@ def check_origin(request: HttpRequest) -> None:
     except DisallowedHost:
         raise HandshakeError("This host is not served here (ALLOWED_HOSTS)") from None
     origin = request.META.get("HTTP_ORIGIN")
+    if origin is None and conf.UWS4R_REQUIRE_ORIGIN:
+        raise HandshakeError("An Origin is required here", status=403)
     if origin is None or "*" in conf.UWS4R_ALLOWED_ORIGINS:
         return
     own = f"{'https' if request.is_secure() else 'http'}://{host}"
-    if origin == own or origin in conf.UWS4R_ALLOWED_ORIGINS or _trusted(origin):
+    asked = _origin(origin)
+    patterns = (own, *settings.CSRF_TRUSTED_ORIGINS, *conf.UWS4R_ALLOWED_ORIGINS)
+    if asked is not None and any(_covers(pattern, asked) for pattern in patterns):
         return
     logger.warning("foreign Origin %s on %s: 403 (UWS4R_ALLOWED_ORIGINS)", ascii(origin), ascii(own))
     raise HandshakeError("This Origin may not open websockets here", status=403)
 
 
-def _trusted(origin: str) -> bool:
+def _origin(text: str) -> tuple[str, str] | None:
+    """
+    Return scheme and host of an origin as browsers write it: small letters, no usual port, IDNs in ASCII.
+
+    None where it is not the origin of any page (RFC 6454 §6.1): "null", or with a path or a user.
+    """
     try:
-        asked = urlsplit(origin)
+        parts = urlsplit(text)
+        port = parts.port
     except ValueError:
-        return False
-    for trusted in map(urlsplit, settings.CSRF_TRUSTED_ORIGINS):
-        if trusted.netloc.startswith("*"):
-            suffix = trusted.netloc.removeprefix("*")
-            if asked.scheme == trusted.scheme and asked.netloc.endswith(suffix) and not asked.path:
-                return True
-        elif (asked.scheme, asked.netloc, asked.path) == (trusted.scheme, trusted.netloc, ""):
-            return True
-    return False
+        return None
+    host = parts.hostname
+    if not parts.scheme or not host or text.rpartition("://")[2] != parts.netloc or "@" in parts.netloc:
+        return None
+    if not host.isascii():
+        try:
+            host = host.encode("idna").decode()
+        except UnicodeError:
+            return None
+    if ":" in host:
+        host = f"[{host}]"
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, host if port in (None, usual) else f"{host}:{port}"
+
+
+@lru_cache(maxsize=256)
+def _covers(pattern: str, origin: tuple[str, str]) -> bool:
+    """Whether an origin is the one of a pattern, or of the subdomains that it means as Django's settings do."""
+    scheme, _, host = pattern.partition("://")
+    if host.startswith("*"):
+        return origin[0] == scheme and is_same_domain(origin[1], host.removeprefix("*"))
+    return _origin(pattern) == origin
 
 
 def grant_channels(request: HttpRequest, channels: list[str]) -> list[str]:
@@ -182,13 +208,11 @@ def client_address(meta: Mapping[str, Any]) -> str:
     return address
 
 
-def identify(request: HttpRequest) -> str:
-    """Return the client for the log: address, path, and the user where he is known already."""
-    path = quote(request.path_info, safe="/:@!$&'()*+,;=~")
+def identify(request: HttpRequest) -> Identity:
+    """Return who the client is: the user only where he is known already."""
     name = "-"
     user: Any = getattr(request, "user", None)
     # An unevaluated user would cost a query, for a line in the log.
-    known = user is not None and not (isinstance(user, LazyObject) and user._wrapped.__class__ is object)
-    if known and user.is_authenticated:
-        name = quote(str(user.get_username()), safe="@+")
-    return f"{client_address(request.META)} {name} {path}"
+    if user is not None and loaded(user) and user.is_authenticated:
+        name = str(user.get_username())
+    return Identity.of(client_address(request.META), name, request.path_info)

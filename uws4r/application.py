@@ -5,8 +5,6 @@ Every refusal is an HTTP status with one plain sentence; nothing of an exception
 """
 
 import logging
-import os
-import resource
 import socket
 from collections.abc import Callable, Iterable
 from http.client import responses
@@ -19,19 +17,19 @@ from django.http import HttpRequest
 from uws4r import access
 from uws4r._connection import Connection
 from uws4r._frames import is_text
-from uws4r.attachment import Attachment
+from uws4r.admission import census, check_capacity
+from uws4r.attachment import Attachment, Identity
 from uws4r.conf import conf
+from uws4r.counters import REFUSED, counters
 from uws4r.errors import ConfigurationError, HandshakeError
 from uws4r.handshake import accept_headers, check_handshake, checked_headers, choose_compression, choose_protocol
 from uws4r.hub import Hub
+from uws4r.logins import session_of
 from uws4r.overrides import calls_of, encoded, opcode_of, overrides
 from uws4r.redis_store import redis_client
-from uws4r.rfc6455 import CloseCode
 from uws4r.subscriber import Recorder, RedisSubscriber, facility_of
 
 logger = logging.getLogger("uws4r.application")
-
-SPARE_DESCRIPTORS = 64  # kept free for files, the database, and the requests themselves
 
 StartResponse = Callable[..., Callable[[bytes], object]]
 
@@ -127,13 +125,14 @@ class Application:
             compression = choose_compression(environ) if conf.UWS4R_COMPRESSION is not None else None
             self._require_server(environ)
             hub = self._hub = self._get_hub()
-            self._check_capacity(hub)
+            check_capacity(hub)
             if not hub.connector.wait():
                 raise HandshakeError("The message queue cannot be reached: come back later", status=503)
             attachment = self._negotiate(environ, hub)
             if compression is not None:
                 attachment.window = compression.window
             headers = accept_headers(key, protocol, compression and compression.header)
+            attachment.left = census.admit(Identity.parsed(attachment.identity))
         except HandshakeError as error:
             return refuse(start_response, error)
         except SuspiciousOperation as error:
@@ -154,31 +153,10 @@ class Application:
             attachment.fd = self._detach(environ)
         except OSError as error:
             logger.info("%s left during the handshake: %s", attachment.identity, error)
-            if attachment.overrides is not None:
-                attachment.overrides.closed(CloseCode.ABNORMAL, "")
+            attachment.abandon()
             return []
         hub.attach(attachment)
         return []
-
-    def _check_capacity(self, hub: Hub) -> None:
-        if hub.draining:
-            raise HandshakeError("The server restarts: come back in a moment", status=503)
-        most = conf.UWS4R_MAX_CONNECTIONS
-        if most and len(hub.loop.connections) >= most:
-            logger.warning("%d connections, as many as UWS4R_MAX_CONNECTIONS allows: 503", most)
-            raise HandshakeError("The server is full: come back later", status=503)
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        try:
-            # The kernel gives out the lowest free number, so the next one tells how many are in use.
-            lowest = os.dup(hub.fileno())
-            os.close(lowest)
-        except OSError:
-            lowest = limit
-        if lowest + SPARE_DESCRIPTORS >= limit:
-            logger.warning(
-                "fewer than %d of %d descriptors are left: 503 (max-fd, ulimit -n)", SPARE_DESCRIPTORS, limit
-            )
-            raise HandshakeError("The server is full: come back later", status=503)
 
     def _negotiate(self, environ: dict[str, Any], hub: Hub) -> Attachment:
         request = access.build_request(environ, self.process_request)
@@ -196,7 +174,10 @@ class Application:
         subscribed = subscriber._subscription.names
         if overrides(subscriber, "get_file_descriptor") and not subscriber.get_file_descriptor():
             subscribed = []
-        identity = access.identify(request)
+        most = conf.UWS4R_MAX_CHANNELS
+        if len(subscribed) + len(subscriber._publishers) > most:
+            raise HandshakeError(f"A websocket may have at most {most} channels")
+        identity = str(access.identify(request))
         if not subscribed and not subscriber._publishers:
             logger.warning(
                 "%s neither receives nor publishes anything, with the flags %.200s: the flags are %s; "
@@ -206,6 +187,7 @@ class Application:
                 ", ".join(self.possible_channels),
             )
         facility = facility_of(request.path_info)
+        session, expires = session_of(request)
         attachment = Attachment(
             fd=-1,
             identity=identity,
@@ -216,6 +198,8 @@ class Application:
             changes="changes" in flags_of(request),
             greeting=tuple(greeting.messages),
             fetch=subscriber.wants_persisted,
+            session=session,
+            expires=expires,
         )
         calls_of(subscriber, hub, attachment)
         return attachment
@@ -235,6 +219,7 @@ def flags_of(request: HttpRequest) -> list[str]:
 
 def refuse(start_response: StartResponse, error: HandshakeError) -> Iterable[bytes]:
     """Answer a request that does not become a websocket."""
+    counters.add(REFUSED, f"{error.status} {error}")
     body = f"{error}.\n".encode()
     try:
         headers = checked_headers(error.headers)

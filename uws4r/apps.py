@@ -1,6 +1,7 @@
-"""The Django app: ``INSTALLED_APPS = [..., "uws4r"]``. It has no models."""
+"""The Django app: ``INSTALLED_APPS = [..., "uws4r"]``. It has no models, and does not need those of others."""
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
+from django.contrib.auth import get_user_model
 from django.core.checks import register
 
 
@@ -15,3 +16,5 @@ class Uws4rConfig(AppConfig):
         checks.connect()
         register(check_runserver, "uws4r")
         signals.connect()
+        if apps.is_installed("django.contrib.auth"):
+            signals.connect_models(get_user_model())

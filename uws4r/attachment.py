@@ -1,8 +1,10 @@
 """What a hub is told: once, when its worker makes it, and by each handshake about its connection."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import quote
 
 from uws4r._connection import Connection
 from uws4r._fanout import Channel
@@ -16,11 +18,48 @@ class HubOptions:
     ping_interval: float = 25.0  # seconds of a client's silence before it is pinged; 0 for never
     ping_timeout: float = 20.0  # seconds that it then has to send anything
     max_message_size: int = 1 << 20  # bytes of one message of a client
+    max_message_rate: float = 0  # messages of a client in a second, on the average; 0 for any number
+    max_byte_rate: float = 0  # bytes of a client in a second, on the average; 0 for any number
+    frame_timeout: float = 60.0  # seconds for a frame to become whole; 0 for any time
     max_queue: int = 1 << 20  # bytes that may wait for a client; beyond it the client is slow (1013)
     compress_over: int = 512  # bytes; a longer message is compressed for clients that agreed on it
     publish_buffer: int = 1000  # messages of clients that wait while Redis is away
     heartbeat: bytes | None = None  # sent to every client, and no message when one sends it
-    threads: int = 64  # for what may block: overridden methods of subscribers
+    threads: int = 64  # for what may block: overridden methods of subscribers, reading sessions
+    control: bytes | None = None  # the name of the channel of orders for workers
+
+
+class Identity(NamedTuple):
+    """Who a client is; each part is quoted, so that none contains a space."""
+
+    address: str
+    user: str  # "-" for nobody, or nobody that is known
+    path: str
+
+    @classmethod
+    def of(cls, address: str, user: str, path: str) -> "Identity":
+        """Quote the parts: of what a client has sent, nothing reaches a log as it came."""
+        return cls(quote(address, safe=":"), quoted_user(user), quoted_path(path))
+
+    @classmethod
+    def parsed(cls, text: object) -> "Identity":
+        """Return what :meth:`__str__` has made a text of; connections keep it as one, which is smaller."""
+        address, _, rest = str(text).partition(" ")
+        user, _, path = rest.partition(" ")
+        return cls(address, user, path)
+
+    def __str__(self) -> str:
+        return f"{self.address} {self.user} {self.path}"
+
+
+def quoted_user(name: str) -> str:
+    """Return a user's name as :class:`Identity` has it."""
+    return quote(name, safe="@+", errors="replace") or "-"
+
+
+def quoted_path(path: str) -> str:
+    """Return a path as :class:`Identity` has it."""
+    return quote(path, safe="/:@!$&'()*+,;=~", errors="replace")
 
 
 class Overrides(Protocol):
@@ -55,7 +94,7 @@ class Attachment:
     """What a handshake has found out about a connection, for the hub to carry out."""
 
     fd: int  # a duplicate of the request's socket; from :meth:`Hub.attach` on the hub's
-    identity: str  # who it is, for the log
+    identity: str  # who it is, as :class:`Identity` writes it
     subscribe: tuple[tuple[bytes, object], ...] = ()  # (channel name, facility)
     publish: tuple[bytes, ...] = ()  # names of the channels that the client's messages go to
     expire: int = 0  # seconds for which they are also stored
@@ -64,12 +103,18 @@ class Attachment:
     window: int = 0  # bits, where the handshake agreed on compressing messages (RFC 7692)
     greeting: tuple[tuple[int, bytes], ...] = ()  # (opcode, payload), sent before anything else
     fetch: bool = True  # send the persisted values
+    session: str | None = None  # the key of the client's session
+    expires: int = 0  # seconds of the epoch: when it ends; 0 where nobody has looked at it
     overrides: Overrides | None = None
+    left: Callable[[], None] | None = None  # called when the connection is closed, or never came to be
     channels: list[Channel] = field(default_factory=list)  # the hub's, of ``subscribe``
     asked: int = 0  # number of the fetch whose reply makes the connection join
 
     def abandon(self) -> None:
         """Close what no hub will take; the client finds out by the end of its connection."""
-        os.close(self.fd)
+        if self.fd >= 0:
+            os.close(self.fd)
         if self.overrides is not None:
             self.overrides.closed(CloseCode.ABNORMAL, "")
+        if self.left is not None:
+            self.left()

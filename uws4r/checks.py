@@ -68,6 +68,10 @@ def number(least: float, *kinds: type) -> Callable[[Any], Problem]:
     return problem
 
 
+def yes_or_no(value: Any) -> Problem:
+    return None if isinstance(value, bool) else "is neither True nor False"
+
+
 def compression(value: Any) -> Problem:
     return None if value is None else number(0, int)(value)
 
@@ -179,6 +183,15 @@ RULES = (
     Rule("uws4r.E017", "UWS4R_THREADS", number(1, int), "threads such as 64"),
     Rule("uws4r.E018", "UWS4R_COMPRESSION", compression, "bytes such as 512, or None to compress nothing"),
     Rule("uws4r.E019", "UWS4R_SUBPROTOCOLS", subprotocols, 'a list such as ["chat.v2", "chat.v1"]'),
+    Rule("uws4r.E020", "UWS4R_REQUIRE_ORIGIN", yes_or_no, "True or False"),
+    Rule("uws4r.E021", "UWS4R_MAX_MESSAGE_RATE", number(0, int, float), "messages a second such as 1000, or 0"),
+    Rule("uws4r.E022", "UWS4R_MAX_BYTE_RATE", number(0, int, float), "bytes a second such as 10485760, or 0"),
+    Rule("uws4r.E023", "UWS4R_FRAME_TIMEOUT", number(0, int, float), "seconds such as 60, or 0 for any time"),
+    Rule("uws4r.E024", "UWS4R_MAX_CONNECTIONS_PER_IP", number(0, int), "websockets such as 100, or 0 for any number"),
+    Rule("uws4r.E025", "UWS4R_MAX_CONNECTIONS_PER_USER", number(0, int), "websockets such as 20, or 0 for any number"),
+    Rule("uws4r.E026", "UWS4R_MAX_FACILITY_LENGTH", number(1, int), "characters such as 1024"),
+    Rule("uws4r.E027", "UWS4R_MAX_CHANNELS", number(1, int), "channels such as 1000"),
+    Rule("uws4r.E028", "UWS4R_SESSION_CHECK", number(0, int, float), "seconds such as 60, or 0 for no looks"),
 )
 
 

@@ -116,6 +116,51 @@ class Conf:
         return self._get("UWS4R_SUBPROTOCOLS", [])
 
     @property
+    def UWS4R_REQUIRE_ORIGIN(self) -> bool:
+        """Whether a client that sends no Origin is refused; browsers send one, most other clients do not. False."""
+        return self._get("UWS4R_REQUIRE_ORIGIN", False)
+
+    @property
+    def UWS4R_MAX_MESSAGE_RATE(self) -> float:
+        """Messages and control frames a second of a client, over 10 seconds; more closes with 1008. 0: any. 1000."""
+        return self._get("UWS4R_MAX_MESSAGE_RATE", 1000)
+
+    @property
+    def UWS4R_MAX_BYTE_RATE(self) -> float:
+        """Bytes a second of a client, inflated, over 10 seconds; more closes with 1008. 0: any. 10 MiB."""
+        return self._get("UWS4R_MAX_BYTE_RATE", 10 << 20)
+
+    @property
+    def UWS4R_FRAME_TIMEOUT(self) -> float:
+        """Seconds from the first byte of a client's frame to its last; longer closes with 1008. 0: any. 60."""
+        return self._get("UWS4R_FRAME_TIMEOUT", 60)
+
+    @property
+    def UWS4R_MAX_CONNECTIONS_PER_IP(self) -> int:
+        """Websockets of one address in one worker; more are answered 429. 0: any number. 0."""
+        return self._get("UWS4R_MAX_CONNECTIONS_PER_IP", 0)
+
+    @property
+    def UWS4R_MAX_CONNECTIONS_PER_USER(self) -> int:
+        """Websockets of one user in one worker; more are answered 429. 0: any number. 0."""
+        return self._get("UWS4R_MAX_CONNECTIONS_PER_USER", 0)
+
+    @property
+    def UWS4R_MAX_FACILITY_LENGTH(self) -> int:
+        """Characters of a facility; longer ones are answered 400. 1024."""
+        return self._get("UWS4R_MAX_FACILITY_LENGTH", 1024)
+
+    @property
+    def UWS4R_MAX_CHANNELS(self) -> int:
+        """Channels that one websocket listens and publishes to, together; more are answered 400. 1000."""
+        return self._get("UWS4R_MAX_CHANNELS", 1000)
+
+    @property
+    def UWS4R_SESSION_CHECK(self) -> float:
+        """Seconds between two looks whether a client's session still is its user's; 0: none. 60."""
+        return self._get("UWS4R_SESSION_CHECK", 60)
+
+    @property
     def UWS4R_PUBLISH_BUFFER(self) -> int:
         """Messages of clients that a worker keeps while Redis is away; one more closes its client with 1013. 1000."""
         return self._get("UWS4R_PUBLISH_BUFFER", 1000)

@@ -22,12 +22,13 @@ from typing import Any
 import hiredis
 from redis.connection import Connection as RedisConnection
 
-from uws4r._connection import Connection
+from uws4r._connection import Connection, Limits
 from uws4r._fanout import Channel, Fanout
 from uws4r._frames import encode_close, parse_close
 from uws4r._hub import Loop
 from uws4r.attachment import Attachment, HubOptions, Overrides
 from uws4r.connector import Connector
+from uws4r.counters import CLOSED, counters
 from uws4r.errors import LinkError, ProtocolError
 from uws4r.heartbeat import Heartbeats
 from uws4r.link import Link
@@ -62,6 +63,11 @@ class Hub:
         self.draining = False  # no new connections: the worker stops
         self.crashed = False  # ended by a bug; the next client gets a new hub
         self.stopped = threading.Event()
+        self.began = time.monotonic()
+        self.links = 0  # to Redis, ever
+        self.link_since = 0.0  # when the last one was made; of the monotonic clock
+        self.closed_traffic = (0, 0)  # messages in and out of connections that are closed
+        self.each_second: Callable[[list[Connection]], None] | None = None  # given those whose session ends now
         self.threads = WorkerThreads(self.options.threads)  # for what may block
         self._commands: deque[Callable[[], None]] = deque()
         self._arrivals: deque[Attachment] = deque()
@@ -70,8 +76,13 @@ class Hub:
         self._more = False  # the link has unhandled input
         self._told_of_binary = False
         self._overrides: dict[Connection, Overrides] = {}  # of the few whose subscriber class has some
+        self._left: dict[Connection, Callable[[], None]] = {}  # of those that somebody counts
+        self._ticking = False
+        options = self.options
+        self._limits = Limits(options.max_message_size, options.max_message_rate, options.max_byte_rate)
         self.fanout.on_tapped = self._tapped
         self.fanout.compress_over = self.options.compress_over
+        self.fanout.control = self.options.control
         self.fanout.heartbeat = heartbeat = self.options.heartbeat
         self._heartbeats = Heartbeats(heartbeat, self.loop, self.fanout, self.call_later) if heartbeat else None
         self.outbox = Outbox(self.loop, self.fanout, self.options.publish_buffer, self._guarded)
@@ -183,7 +194,7 @@ class Hub:
                 attachment.identity,
                 attachment.publish,
                 attachment.expire,
-                self.options.max_message_size,
+                self._limits,
                 attachment.echo,
                 attachment.changes,
                 attachment.window,
@@ -194,12 +205,18 @@ class Hub:
             logger.exception("%s cannot be attached", attachment.identity)
             attachment.abandon()
             return
+        connection.session, connection.expires = attachment.session, attachment.expires
+        if attachment.left is not None:
+            self._left[connection] = attachment.left
         if attachment.overrides is not None:
             self._overrides[connection] = attachment.overrides
             connection.tapped = attachment.overrides.takes_pushes
             attachment.overrides.opened(self, connection)
         if self._heartbeats is not None:
             self._heartbeats.add(connection)
+        if not self._ticking:
+            self._ticking = True
+            self.call_later(1.0, self._tick)
         self._guarded(self._welcome, connection)
 
     def _welcome(self, connection: Connection) -> None:
@@ -219,6 +236,17 @@ class Hub:
             self.fanout.write(connection, opcode, payload)
         if self.link is not None:
             self._ask(connection)
+
+    def _tick(self) -> None:
+        """Once a second, as long as there are connections."""
+        stuck, expired = self.loop.sweep(self.options.frame_timeout, int(time.time()))
+        for connection in stuck:
+            self._guarded(self._fail, connection, CloseCode.POLICY_VIOLATION, "a frame that did not become whole")
+        if self.each_second is not None:
+            self.each_second(expired)
+        self._ticking = bool(self.loop.connections)
+        if self._ticking:
+            self.call_later(1.0, self._tick)
 
     def _ask(self, connection: Connection) -> None:
         """Ask for a marker on the link; where its reply stands, the connection joins its channels."""
@@ -299,6 +327,7 @@ class Hub:
             return
         code, reason = parse_close(payload)
         connection.close_code, connection.close_reason = code, reason
+        counters.add(CLOSED, f"{code} by the client")
         answer = code if payload else CloseCode.NORMAL
         self._leave(connection)
         self.fanout.write(connection, Opcode.CLOSE, encode_close(answer))
@@ -320,6 +349,7 @@ class Hub:
 
     def _say_close(self, connection: Connection, code: int, reason: str, state: int) -> None:
         connection.close_code, connection.close_reason = code, reason
+        counters.add(CLOSED, f"{code} {reason}")
         self._leave(connection)
         self.fanout.write(connection, Opcode.CLOSE, encode_close(code, reason))
         connection.set_state(state)
@@ -332,8 +362,30 @@ class Hub:
             channels = connection.attachment.channels
             connection.attachment = None
         for channel in channels:
-            if self.fanout.unwant(channel) and self.link is not None:
-                self.link.unsubscribe(channel.name, self._unsubscribed, channel.name)
+            self._unwant(channel)
+
+    def leave(self, connection: Connection, under: tuple[bytes, ...]) -> None:
+        """End what a connection may receive and publish on the channels whose names begin with one of ``under``."""
+        connection.publishes = tuple(name for name in connection.publishes if not name.startswith(under))
+        attachment = connection.attachment
+        channels = attachment.channels if attachment is not None else self.fanout.channels_of(connection)
+        for channel in [channel for channel in channels if channel.name.startswith(under)]:
+            if attachment is not None:
+                attachment.channels.remove(channel)
+            else:
+                self.fanout.leave(connection, channel)
+            self._unwant(channel)
+        if attachment is not None and self.link is not None:
+            self._ask(connection)  # the reply that is on its way has values for all of them
+
+    def _unwant(self, channel: Channel) -> None:
+        if self.fanout.unwant(channel) and self.link is not None:
+            self.link.unsubscribe(channel.name, self._unsubscribed, channel.name)
+
+    def tell(self, channel: bytes, data: bytes) -> None:
+        """Publish something that no client listens to; while Redis is away nobody can be told."""
+        if self.link is not None:
+            self.link.publish((channel,), data, 0, lambda context, reply: None)
 
     def _look_at(self, connection: Connection) -> None:
         """The loop met trouble with a connection, or has flushed one that lingers."""
@@ -378,13 +430,18 @@ class Hub:
         self._leave(connection)
         if self._heartbeats is not None:
             self._heartbeats.remove(connection)
+        if not connection.close_code:
+            counters.add(CLOSED, "1006 without a close frame")
         code = connection.close_code or CloseCode.ABNORMAL
+        if self._left and (left := self._left.pop(connection, None)) is not None:
+            left()
         if self._overrides and (overrides := self._overrides.pop(connection, None)) is not None:
             overrides.closed(code, connection.close_reason)
         seconds = self.loop.age(connection)
         name = str(connection)
         self.loop.remove(connection)
         messages_in, bytes_in, messages_out, bytes_out = connection.traffic
+        self.closed_traffic = self.closed_traffic[0] + messages_in, self.closed_traffic[1] + messages_out
         logger.info(
             "%s closed: %d %s after %.1f s, in %d messages %d bytes, out %d messages %d bytes",
             name,
@@ -429,8 +486,12 @@ class Hub:
 
     def _link_opened(self, connection: RedisConnection) -> None:
         self.link = self.outbox.link = link = Link(connection, self.fanout.push, self._on_reply)
+        self.links += 1
+        self.link_since = time.monotonic()
         self._check_link(link)
         self.loop.watch_link(link.fileno(), link.raw)
+        if self.options.control is not None:
+            link.subscribe(self.options.control, self._control_subscribed)
         for channel in self.fanout.channels.values():
             link.subscribe(channel.name, self._subscribed, channel)
         for waiting in self.loop.connections:
@@ -490,6 +551,10 @@ class Hub:
             waits = connection.attachment is not None and channel in connection.attachment.channels
             if waits or self.fanout.listens(connection, channel):
                 self._fail(connection, CloseCode.INTERNAL_ERROR, "Redis refused")
+
+    def _control_subscribed(self, context: Any, reply: Any) -> None:
+        if isinstance(reply, hiredis.ReplyError):
+            log_refusal(f"SUBSCRIBE {self.options.control!r}, so no logout and no `manage.py uws4r` reaches us", reply)
 
     def _unsubscribed(self, name: bytes, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError):

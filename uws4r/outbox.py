@@ -54,6 +54,9 @@ class Outbox:
         self._returned: list[Outgoing] = []  # what a broken link has not sent
         self._settling: tuple[Connection, int] | None = None  # own copies die with the next reply
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def put(self, outgoing: Outgoing) -> bool:
         """Publish a message, now or in its turn; return False where Redis is away and no more can wait."""
         if self.link is None:

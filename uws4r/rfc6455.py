@@ -37,6 +37,10 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
 
 
+LOGGED_OUT = 4401  # ours: the login that the websocket was opened with has ended
+KICKED = 4403  # ours: an administrator has closed it
+
+
 def accept_key(key: str) -> str:
     """Return the value of ``Sec-WebSocket-Accept`` that answers ``Sec-WebSocket-Key`` (§4.2.2)."""
     return b64encode(sha1((key + GUID).encode()).digest()).decode()

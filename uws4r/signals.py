@@ -1,10 +1,23 @@
-"""The groups of a user, stored in his session at login: a handshake finds them without the database."""
+"""
+What logins, logouts and changes of users and groups mean for websockets.
 
+The groups of a user are stored in his session at login. Whatever takes rights away is told to all workers when
+the transaction commits, so that open websockets lose them too.
+"""
+
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
-from django.contrib.auth.signals import user_logged_in
+from django.contrib.auth.signals import user_logged_in, user_logged_out
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
-from uws4r.channels import GROUPS_KEY
+from uws4r.attachment import quoted_user
+from uws4r.channels import GROUPS_KEY, channels_for
+from uws4r.conf import conf
+from uws4r.orders import tell
+from uws4r.rfc6455 import LOGGED_OUT
 
 
 def store_groups(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
@@ -15,6 +28,81 @@ def store_groups(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
         session[GROUPS_KEY] = [group.name for group in groups.all()]
 
 
+def _when_committed(using: str | None, **order: Any) -> None:
+    connection = connections[using or DEFAULT_DB_ALIAS]
+    if connection.vendor == "unknown":  # a site without a database
+        tell(**order)
+    else:
+        connection.on_commit(partial(tell, **order))
+
+
+def logged_out(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
+    """Receiver of ``user_logged_out``, which is sent while the session is still there."""
+    key = getattr(getattr(request, "session", None), "session_key", None)
+    if key is not None:
+        _when_committed(None, do="close", sessions=[key], code=LOGGED_OUT, reason="logged out")
+
+
+def user_saved(sender: Any, instance: Any, created: bool, raw: bool, using: str, **kwargs: Any) -> None:
+    """Receiver of ``post_save``: another password, or no longer active."""
+    if created or raw or kwargs.get("update_fields") == frozenset({"last_login"}):  # the latter is every login
+        return
+    if not instance.is_active:
+        _close_user(instance, using)
+    else:
+        _when_committed(using, do="check", users=[_name(instance)])
+
+
+def user_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+    """Receiver of ``post_delete``."""
+    _close_user(instance, using)
+
+
+def _close_user(user: Any, using: str) -> None:
+    _when_committed(using, do="close", users=[_name(user)], code=LOGGED_OUT, reason="no such user any more")
+
+
+def _name(user: Any) -> str:
+    return quoted_user(str(user.get_username()))
+
+
+def membership_changed(
+    sender: Any, instance: Any, action: str, reverse: bool, model: Any, pk_set: Any, using: str, **kwargs: Any
+) -> None:
+    """Receiver of ``m2m_changed`` between users and groups."""
+    if action == "pre_clear":
+        others = instance.user_set.all() if reverse else instance.groups.all()
+    elif action == "post_remove":
+        others = model._default_manager.using(using).filter(pk__in=pk_set)
+    else:
+        return
+    users, groups = (list(others), [instance]) if reverse else ([instance], list(others))
+    if users and groups:
+        _when_committed(using, do="leave", users=[_name(user) for user in users], under=_channels_of(groups))
+
+
+def group_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+    """Receiver of ``pre_delete`` of a group."""
+    _when_committed(using, do="leave", everybody=True, under=_channels_of([instance]))
+
+
+def _channels_of(groups: Iterable[Any]) -> list[str]:
+    """Return what the names of the groups' channels begin with, whatever the facility."""
+    without_facility = channels_for("", prefix=conf.WS4REDIS_PREFIX, groups=[group.name for group in groups])
+    return [channel.name.decode("utf-8", "surrogatepass") for channel in without_facility]
+
+
 def connect() -> None:
     """Connect the receivers; safe to call again."""
     user_logged_in.connect(store_groups, dispatch_uid="uws4r.signals.store_groups")
+    user_logged_out.connect(logged_out, dispatch_uid="uws4r.signals.logged_out")
+
+
+def connect_models(user_model: Any) -> None:
+    """Connect the receivers that need the site's user model; safe to call again."""
+    post_save.connect(user_saved, sender=user_model, dispatch_uid="uws4r.signals.user_saved")
+    post_delete.connect(user_deleted, sender=user_model, dispatch_uid="uws4r.signals.user_deleted")
+    groups = getattr(user_model, "groups", None)
+    if groups is not None and hasattr(groups, "through"):
+        m2m_changed.connect(membership_changed, sender=groups.through, dispatch_uid="uws4r.signals.membership_changed")
+        pre_delete.connect(group_deleted, sender=groups.rel.model, dispatch_uid="uws4r.signals.group_deleted")

@@ -8,6 +8,7 @@ server; what is not below ``WEBSOCKET_URL`` never notices.
 
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,6 +18,8 @@ from uws4r.application import Application
 from uws4r.conf import conf
 from uws4r.engines import worker_hub
 from uws4r.errors import ConfigurationError
+from uws4r.hub import Hub
+from uws4r.logins import read_session
 from uws4r.worker import make_hub
 
 SOCKET = "uws4r.socket"  # in the environ of a websocket request: the socket it came in through
@@ -49,6 +52,11 @@ def detach(environ: dict[str, Any]) -> int:
     return connection.detach()
 
 
+def get_hub() -> Hub:
+    """Return this process's hub."""
+    return worker_hub(partial(make_hub, read_session), lambda hub: None)
+
+
 class WebsocketRunServer(Application):
     """
     The websockets of ``runserver``, as a WSGI application.
@@ -58,7 +66,7 @@ class WebsocketRunServer(Application):
     """
 
     def __init__(self, redis_connection: Any = None) -> None:
-        super().__init__(lambda: worker_hub(make_hub, lambda hub: None), require_runserver, detach, redis_connection)
+        super().__init__(get_hub, require_runserver, detach, redis_connection)
 
 
 websockets = WebsocketRunServer()

@@ -62,6 +62,15 @@ WRONG = [
     ("E019", "UWS4R_SUBPROTOCOLS", "chat", "is no list"),
     ("E019", "UWS4R_SUBPROTOCOLS", ["chat", "a chat"], "contains 'a chat', which is no token"),
     ("E019", "UWS4R_SUBPROTOCOLS", [None], "contains None"),
+    ("E020", "UWS4R_REQUIRE_ORIGIN", 1, "is neither True nor False"),
+    ("E021", "UWS4R_MAX_MESSAGE_RATE", -1, "is no number of at least 0"),
+    ("E022", "UWS4R_MAX_BYTE_RATE", "1 MiB", "is no number of at least 0"),
+    ("E023", "UWS4R_FRAME_TIMEOUT", None, "is no number of at least 0"),
+    ("E024", "UWS4R_MAX_CONNECTIONS_PER_IP", 0.5, "is no whole number of at least 0"),
+    ("E025", "UWS4R_MAX_CONNECTIONS_PER_USER", None, "is no whole number of at least 0"),
+    ("E026", "UWS4R_MAX_FACILITY_LENGTH", 0, "is no whole number of at least 1"),
+    ("E027", "UWS4R_MAX_CHANNELS", 0, "is no whole number of at least 1"),
+    ("E028", "UWS4R_SESSION_CHECK", "60", "is no number of at least 0"),
 ]
 
 

@@ -8,13 +8,14 @@ import uws4r
 PACKAGE = Path(uws4r.__file__).parent
 
 ORDER = [
-    "rfc6455", "errors", "_deflate", "_frames", "channels", "conf", "redis_store", "publisher", "subscriber",
-    "_connection", "_fanout", "_hub", "link", "connector", "attachment", "threads", "outbox", "heartbeat", "hub",
-    "engines.thread", "engines", "worker",
-    "handshake", "access", "overrides", "application", "checks", "uwsgi_server", "wsgi",
+    "rfc6455", "errors", "_deflate", "_frames", "channels", "conf", "redis_store", "publisher", "subscriber", "orders",
+    "_connection", "_fanout", "_hub", "link", "connector", "attachment", "threads", "counters", "outbox", "heartbeat",
+    "hub", "sessions", "control", "engines.thread", "engines", "worker",
+    "handshake", "logins", "access", "admission", "overrides", "application", "checks", "uwsgi_server", "wsgi",
     "settings", "exceptions", "uwsgi_runserver", "wsgi_server",
     "wsgiref_server", "django_runserver", "embedded_redis",
-    "management", "management.commands", "management.commands.runserver", "management.checks",
+    "management", "management.commands", "management.commands.runserver", "management.commands.uws4r",
+    "management.checks",
     "signals", "context_processors", "templatetags", "templatetags.uws4r", "apps", "testing",
 ]  # fmt: skip
 

@@ -1,0 +1,181 @@
+"""A login that ends takes its websockets along, in every worker."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.servers import RedisServer, wait_until
+from tests.support.site import Site, manage
+from tests.support.wire import PING, Client
+
+pytestmark = pytest.mark.e2e
+
+SQL = "from django.db import connection\nconnection.cursor().execute"
+MODELS = "from django.contrib.auth.models import Group, User; from django.contrib.sessions.models import Session; "
+CHECKED = "/ws/f?subscribe-broadcast&subscribe-user"  # the user has been looked at
+
+
+def shell(site: Site, code: str) -> None:
+    manage(site.env, "shell", "-c", MODELS + code)
+
+
+@pytest.fixture
+def mary(site: Site) -> Iterator[str]:
+    """A user of the test's own."""
+    name = "mary-anne"
+    shell(
+        site, f"User.objects.filter(username={name!r}).delete(); User.objects.create_user({name!r}, password={name!r})"
+    )
+    yield name
+    shell(site, f"User.objects.filter(username={name!r}).delete()")
+
+
+def closed_with(client: Client) -> int:
+    while (frame := client.frame()).opcode == PING:
+        pass
+    return frame.close_code
+
+
+def in_both_workers(site: Site, path: str, session: str) -> list[Client]:
+    return [site.connect(path, session=session) for _ in range(8)]
+
+
+def test_a_logout_closes_the_sessions_websockets_only(site: Site, mary: str) -> None:
+    session, other = site.log_in(mary), site.log_in(mary)
+    clients = in_both_workers(site, CHECKED, session)
+    unchecked = site.connect("/ws/f?subscribe-broadcast", session=session)
+    stays = [site.connect(CHECKED, session=other), site.connect("/ws/f?subscribe-broadcast")]
+    begin = time.monotonic()
+    site.request("GET", "/logout/", session=session)
+    assert [closed_with(client) for client in [*clients, unchecked]] == [4401] * 9
+    assert time.monotonic() - begin < 5
+    for client in stays:
+        client.ping()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "user.set_password('new'); user.save()",
+        "user.is_active = False; user.save()",
+        "user.delete()",
+        "from django.db import transaction\nwith transaction.atomic():\n    user.set_password('new'); user.save()",
+    ],
+    ids=["password", "deactivated", "deleted", "in a transaction"],
+)
+def test_a_user_who_may_no_longer_is_closed_everywhere(site: Site, mary: str, change: str) -> None:
+    clients = in_both_workers(site, CHECKED, site.log_in(mary))
+    stays = site.connect(CHECKED, session=site.log_in("john"))
+    begin = time.monotonic()
+    shell(site, f"user = User.objects.get(username={mary!r})\n{change}")
+    assert [closed_with(client) for client in clients] == [4401] * 8
+    assert time.monotonic() - begin < 5 + 3  # a shell takes its time
+    stays.ping()
+
+
+def test_a_user_who_is_saved_otherwise_stays(site: Site, mary: str) -> None:
+    client = site.connect(CHECKED, session=site.log_in(mary))
+    shell(site, f"user = User.objects.get(username={mary!r}); user.first_name = 'Mary'; user.save()")
+    shell(site, f"user = User.objects.get(username={mary!r}); user.is_active = False; user.save()")
+    assert closed_with(client) == 4401  # the orders come in order: the first one did nothing
+
+
+def test_what_no_signal_tells_is_found(served: Callable[..., Site]) -> None:
+    site = served(settings={"UWS4R_SESSION_CHECK": 1})
+    flushed, stays = site.log_in("john"), site.log_in("john")
+    clients = [site.connect(CHECKED, session=flushed) for _ in range(3)]
+    # Nobody has looked at this one's session: its websocket does not depend on it.
+    unchecked = site.connect("/ws/f?subscribe-broadcast", session=flushed)
+    other = site.connect(CHECKED, session=stays)
+    shell(site, f"Session.objects.filter(pk={flushed!r}).delete()")
+    assert [closed_with(client) for client in clients] == [4401] * 3
+    other.ping()
+    unchecked.ping()
+
+
+def test_a_session_ends_at_its_time(served: Callable[..., Site]) -> None:
+    site = served(settings={"UWS4R_SESSION_CHECK": 0, "SESSION_COOKIE_AGE": 3})
+    begin = time.monotonic()
+    client = site.connect(CHECKED, session=site.log_in("john"))
+    assert closed_with(client) == 4401
+    assert 2 < time.monotonic() - begin < 8
+
+
+def test_a_session_that_cannot_be_read_closes_nobody(served: Callable[..., Site]) -> None:
+    site = served(settings={"UWS4R_SESSION_CHECK": 1})
+    session = site.log_in("john")
+    client = site.connect(CHECKED, session=session)
+    shell(
+        site,
+        "from django.db import connection\nconnection.cursor().execute('ALTER TABLE django_session RENAME TO gone')",
+    )
+    try:
+        wait_until(lambda: "sessions cannot be read" in site.uwsgi.log, "a warning")
+        client.ping()
+    finally:
+        shell(site, f"{SQL}('ALTER TABLE gone RENAME TO django_session')")
+    client.ping()
+    assert site.uwsgi.log.count("sessions cannot be read") == 1
+    shell(site, f"Session.objects.filter(pk={session!r}).delete()")
+    assert closed_with(client) == 4401
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "john.groups.remove(group)",
+        "group.user_set.remove(john)",
+        "john.groups.clear()",
+        "group.user_set.clear()",
+        "group.delete()",
+    ],
+)
+def test_who_leaves_a_group_loses_its_channels_only(site: Site, mary: str, change: str) -> None:
+    shell(
+        site,
+        "group, _ = Group.objects.get_or_create(name='a: team'); "
+        f"group.user_set.add(User.objects.get(username={mary!r}), User.objects.get(username='john'))",
+    )
+    channel = "group:a%3A team:g"
+    path = "/ws/g?subscribe-group&subscribe-broadcast&publish-group&echo"
+    client = site.join(path, session=site.log_in("john"))
+    other = site.join(path, session=site.log_in(mary))
+    site.redis.client.publish(channel, "for the team")
+    assert (client.receive(), other.receive()) == ("for the team", "for the team")
+    try:
+        shell(site, f"john = User.objects.get(username='john'); group = Group.objects.get(name='a: team'); {change}")
+
+        def reached() -> bool:
+            site.redis.client.publish(channel, "again")
+            site.redis.client.publish("broadcast:g", "for all")
+            messages = [client.receive()]
+            while messages[-1] != "for all":
+                messages.append(client.receive())
+            return messages != ["for all"]
+
+        wait_until(lambda: not reached(), "left the group")
+        client.send("to the team")
+        client.ping()
+        site.redis.client.publish("broadcast:g", "the end")
+        assert client.receive() == "the end"
+        while (message := other.receive()) in ("again", "for all"):
+            pass
+        assert message == "the end"  # neither closed, nor reached by what john has sent
+    finally:
+        shell(
+            site,
+            "Group.objects.filter(name='a: team').delete(); "
+            "User.objects.get(username='john').groups.set(Group.objects.filter(name='chatters'))",
+        )
+
+
+def test_a_logout_with_redis_away_is_a_logout(served: Callable[..., Site], own_redis: RedisServer) -> None:
+    site = served(redis=own_redis, settings={"UWS4R_SESSION_CHECK": 1})
+    session = site.log_in("john")
+    client = site.connect(CHECKED, session=session)
+    client.ping()
+    own_redis.stop()
+    assert site.request("GET", "/logout/", session=session).status == 200
+    assert "no worker could be told to close" in site.uwsgi.log
+    assert closed_with(client) == 4401  # by the look at the sessions

@@ -1,0 +1,84 @@
+"""Whether there is room for one more websocket in this worker: descriptors, and shares of addresses and users."""
+
+import logging
+import os
+import resource
+import threading
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+from uws4r.attachment import Identity
+from uws4r.conf import conf
+from uws4r.errors import HandshakeError
+from uws4r.hub import Hub
+
+logger = logging.getLogger("uws4r.application")
+
+SPARE_DESCRIPTORS = 64  # kept free for files, the database, and the requests themselves
+
+
+def check_capacity(hub: Hub) -> None:
+    """
+    Make sure that the hub can take a connection.
+
+    Raises:
+        HandshakeError: 503, it cannot.
+    """
+    if hub.draining:
+        raise HandshakeError("The server restarts: come back in a moment", status=503)
+    most = conf.UWS4R_MAX_CONNECTIONS
+    if most and len(hub.loop.connections) >= most:
+        logger.warning("%d connections, as many as UWS4R_MAX_CONNECTIONS allows: 503", most)
+        raise HandshakeError("The server is full: come back later", status=503)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    try:
+        # The kernel gives out the lowest free number, so the next one tells how many are in use.
+        lowest = os.dup(hub.fileno())
+        os.close(lowest)
+    except OSError:
+        lowest = limit
+    if lowest + SPARE_DESCRIPTORS >= limit:
+        logger.warning("fewer than %d of %d descriptors are left: 503 (max-fd, ulimit -n)", SPARE_DESCRIPTORS, limit)
+        raise HandshakeError("The server is full: come back later", status=503)
+
+
+class Census:
+    """How many websockets of this process each address and each user has, where that is limited. For any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def admit(self, who: Identity) -> Callable[[], None] | None:
+        """
+        Count a websocket in; return what counts it out, None where nothing is counted.
+
+        Raises:
+            HandshakeError: 429, the address or the user has as many as it may.
+        """
+        limits = {
+            # Who came over a Unix socket, and through no proxy that says from where, has no address.
+            ("address", who.address): conf.UWS4R_MAX_CONNECTIONS_PER_IP if who.address != "unix" else 0,
+            ("user", who.user): conf.UWS4R_MAX_CONNECTIONS_PER_USER if who.user != "-" else 0,
+        }
+        keys = [key for key, limit in limits.items() if limit]
+        if not keys:
+            return None
+        with self._lock:
+            for key in keys:
+                if self._counts[key] >= limits[key]:
+                    logger.warning("%s has %d websockets in this worker, as many as it may: 429", who, limits[key])
+                    raise HandshakeError(f"Too many websockets of this {key[0]}", status=429)
+            self._counts.update(keys)
+        return partial(self._leave, keys)
+
+    def _leave(self, keys: list[tuple[str, str]]) -> None:
+        with self._lock:
+            self._counts.subtract(keys)
+            for key in keys:
+                if not self._counts[key]:
+                    del self._counts[key]
+
+
+census = Census()

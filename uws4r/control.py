@@ -1,0 +1,146 @@
+"""
+Orders to all workers: ``manage.py uws4r`` and the signals of logins publish them, every worker carries them out.
+
+An order is a JSON object on one channel of Redis. Whoever may publish there may give them.
+"""
+
+import json
+import logging
+import os
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from uws4r._connection import Connection
+from uws4r.attachment import Identity
+from uws4r.counters import counters
+from uws4r.hub import Hub
+from uws4r.sessions import SessionChecks
+
+logger = logging.getLogger("uws4r.control")
+
+GATHER = 0.2  # seconds in which orders are gathered, so that clients are looked through once for all of them
+SECTIONS = ("users", "sessions", "paths")
+
+
+class Order:
+    """
+    What to do, and for whom: for users, sessions and paths as :class:`~uws4r.attachment.Identity` has them.
+
+    Raises:
+        ValueError, TypeError, AttributeError: It is none.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        fields = json.loads(data)
+        self.do = str(fields.get("do"))
+        self.reply_to: str | None = fields.get("reply_to")
+        self.code = int(fields.get("code", 0))
+        self.reason = str(fields.get("reason", ""))
+        self.under = tuple(str(name).encode("utf-8", "surrogatepass") for name in fields.get("under", ()))
+        self.everybody = bool(fields.get("everybody"))
+        self.whom = {section: {str(name) for name in fields.get(section, ())} for section in SECTIONS}
+        self.met = 0  # connections
+
+
+class Control:
+    """
+    Carries out the orders that reach one hub, in the hub's thread.
+
+    Args:
+        sessions: Looks at the sessions of clients; None where there are none.
+    """
+
+    def __init__(self, hub: Hub, sessions: SessionChecks | None = None) -> None:
+        self._hub = hub
+        self._sessions = sessions
+        self._gathered: list[Order] = []
+        self._acts: dict[str, Callable[[Connection, Order], None]] = {
+            "close": self._close,
+            "leave": self._leave,
+            "check": self._check,
+        }
+        hub.fanout.on_control = self.receive
+
+    def receive(self, data: bytes) -> None:
+        """Take an order; what is none is logged."""
+        try:
+            order = Order(data)
+        except (ValueError, TypeError, AttributeError) as error:
+            logger.warning("what came as an order is none: %s", ascii(str(error)))
+            return
+        if order.do == "status":
+            self._answer(order, status(self._hub))
+        elif order.do in self._acts:
+            if not self._gathered:
+                self._hub.call_later(GATHER, self._carry_out)
+            self._gathered.append(order)
+        else:
+            logger.warning("an order that is unknown here: %s", ascii(order.do))
+
+    def _carry_out(self) -> None:
+        orders, self._gathered = self._gathered, []
+        index: dict[str, dict[str, list[Order]]] = {section: defaultdict(list) for section in SECTIONS}
+        for order in orders:
+            for section, names in order.whom.items():
+                for name in names:
+                    index[section][name].append(order)
+        everybodys = [order for order in orders if order.everybody]
+        for connection in list(self._hub.loop.connections):
+            if connection.is_open:
+                for order in dict.fromkeys([*everybodys, *_for(index, connection)]):
+                    order.met += 1
+                    self._acts[order.do](connection, order)
+        for order in orders:
+            self._answer(order, {"met": order.met})
+
+    def _answer(self, order: Order, fields: dict[str, Any]) -> None:
+        if order.reply_to is not None:
+            who = {"host": socket.gethostname(), "pid": os.getpid()}
+            self._hub.tell(order.reply_to.encode(), json.dumps({**who, **fields}).encode())
+
+    def _close(self, connection: Connection, order: Order) -> None:
+        self._hub.close(connection, order.code, order.reason)
+
+    def _leave(self, connection: Connection, order: Order) -> None:
+        self._hub.leave(connection, order.under)
+
+    def _check(self, connection: Connection, order: Order) -> None:
+        if self._sessions is not None:
+            self._sessions.ask([connection])
+
+
+def _for(index: dict[str, dict[str, list[Order]]], connection: Connection) -> Iterator[Order]:
+    who = Identity.parsed(connection.identity)
+    for section, name in zip(SECTIONS, (who.user, connection.session, who.path), strict=True):
+        if name is not None:
+            yield from index[section].get(name, ())
+
+
+def status(hub: Hub) -> dict[str, Any]:
+    """Return the figures of a worker; times in seconds, sizes in bytes."""
+    now = time.monotonic()
+    connections = list(hub.loop.connections)
+    queues = [connection.queued for connection in connections]
+    traffic = [connection.traffic for connection in connections]
+    return {
+        "uptime": round(now - hub.began, 1),
+        "connections": len(connections),
+        "joining": sum(connection.attachment is not None for connection in connections),
+        "channels": len(hub.fanout.channels),
+        "queued": sum(queues),
+        "longest_queue": max(queues, default=0),
+        "messages_in": hub.closed_traffic[0] + sum(each[0] for each in traffic),
+        "messages_out": hub.closed_traffic[1] + sum(each[2] for each in traffic),
+        "withheld": hub.fanout.withheld,
+        "compressed": hub.fanout.compressed,
+        "waiting_publishes": len(hub.outbox),
+        "lost_publishes": hub.outbox.lost,
+        "link": "up" if hub.link is not None else "down",
+        "link_uptime": round(now - hub.link_since, 1) if hub.link is not None else 0.0,
+        "links": hub.links,
+        "draining": hub.draining,
+        **counters.snapshot(),
+    }

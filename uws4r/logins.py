@@ -1,0 +1,74 @@
+"""
+The login that a websocket was opened with: which session it is, and whether it still is that user's.
+
+Loaded by the handshake in an ordinary request; :func:`read_session` runs later, on a worker thread.
+"""
+
+import time
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user
+from django.contrib.sessions.backends.base import SessionBase
+from django.db import close_old_connections, reset_queries
+from django.http import HttpRequest
+from django.utils.functional import LazyObject, empty
+
+from uws4r.attachment import quoted_user
+
+LONGEST_CLAIM = 64  # characters of a key that nobody has looked at
+
+
+def loaded(value: Any) -> bool:
+    """Whether a lazy object has been looked at; what is not lazy has."""
+    return not (isinstance(value, LazyObject) and value._wrapped is empty)
+
+
+def session_of(request: HttpRequest) -> tuple[str | None, int]:
+    """
+    Return the key of the request's session, and when the session ends in seconds of the epoch.
+
+    Where the handshake had no need to load the session its websocket does not depend on it: then the key is what
+    the client claims, good for being closed by, and the time is 0.
+    """
+    session = getattr(request, "session", None)
+    if session is not None and loaded(session):
+        if not isinstance(session, SessionBase) or session.session_key is None:
+            return getattr(session, "session_key", None), 0
+        return session.session_key, int(time.time() + session.get_expiry_age())
+    claim = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    return (claim, 0) if claim and len(claim) <= LONGEST_CLAIM else (None, 0)
+
+
+def read_session(key: str, user: str) -> int | None:
+    """
+    Return when a session ends, in seconds of the epoch; None if it has ended or is another user's.
+
+    Args:
+        user: The name as :class:`~uws4r.attachment.Identity` has it, "-" for nobody.
+    Raises:
+        Exception: Whatever the session engine or the database raises when it cannot tell.
+    """
+    reset_queries()
+    close_old_connections()
+    try:
+        return _read_session(key, user)
+    finally:
+        close_old_connections()
+
+
+def _read_session(key: str, user: str) -> int | None:
+    session = import_module(settings.SESSION_ENGINE).SessionStore(key)
+    session.get("")  # loads it; a store forgets the key of a session that is not there
+    if session.session_key is None:
+        return None
+    if user != "-":
+        found: Any = get_user(SimpleNamespace(session=session))
+        if not found.is_authenticated or quoted_user(str(found.get_username())) != user:
+            return None
+    if hasattr(session, "model"):  # in the database: its end is not in the session's own data
+        end = session.model._default_manager.filter(pk=key).values_list("expire_date", flat=True).first()
+        return None if end is None else int(end.timestamp())
+    return int(time.time() + session.get_expiry_age())

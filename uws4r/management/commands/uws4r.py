@@ -1,0 +1,89 @@
+"""``manage.py uws4r``: look at the workers of a running site, and close websockets in all of them."""
+
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+import redis
+from django.core.management.base import BaseCommand, CommandError
+
+from uws4r.attachment import quoted_path, quoted_user
+from uws4r.conf import conf
+from uws4r.counters import CLOSED, REFUSED
+from uws4r.orders import ask
+from uws4r.rfc6455 import KICKED
+
+COLUMNS = (
+    "host", "pid", "uptime", "connections", "channels", "queued", "longest_queue", "messages_in", "messages_out",
+    "waiting_publishes", "link", "links",
+)  # fmt: skip
+
+
+class Command(BaseCommand):
+    help = "Look at the workers of a running site, or close websockets in all of them."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        verbs = parser.add_subparsers(dest="verb", required=True)
+        status = verbs.add_parser("status", help="figures of each worker: connections, queues, refusals, the link")
+        status.add_argument("--json", action="store_true", help="all figures, for programs")
+        kick = verbs.add_parser("kick", help="close websockets, by any of these")
+        kick.add_argument("--user", action="append", default=[], help="the name of a user")
+        kick.add_argument("--session", action="append", default=[], help="the key of a session")
+        kick.add_argument("--facility", action="append", default=[], help="what follows WEBSOCKET_URL")
+        kick.add_argument("--everybody", action="store_true", help="all websockets of the site")
+        kick.add_argument(
+            "--code", type=int, default=KICKED, help="the close code: 4000 to 4499 not to come back, 4500 to 4999 to"
+        )
+        for verb in (status, kick):
+            verb.add_argument("--timeout", type=float, default=3.0, help="seconds to wait for the workers' answers")
+
+    def handle(self, *args: Any, verb: str, timeout: float, **options: Any) -> None:
+        if verb == "status":
+            self._status(self._ask(timeout, do="status"), options["json"])
+        else:
+            self._kick(timeout, options)
+
+    def _ask(self, timeout: float, **order: Any) -> list[dict[str, Any]]:
+        try:
+            return ask(timeout, **order)
+        except TimeoutError as error:
+            problem, answers = error.args
+            self.stderr.write(self.style.WARNING(problem))
+            return answers
+        except (redis.RedisError, OSError) as error:
+            raise CommandError(f"Redis cannot be reached (WS4REDIS_CONNECTION): {error}") from error
+
+    def _status(self, workers: list[dict[str, Any]], as_json: bool) -> None:
+        workers.sort(key=lambda worker: (worker["host"], worker["pid"]))
+        if as_json:
+            self.stdout.write(json.dumps(workers, indent=2))
+            return
+        if not workers:
+            self.stdout.write("No worker has a hub: none has served a websocket yet, or they use another Redis.")
+            return
+        rows = [COLUMNS, *([str(worker[column]) for column in COLUMNS] for worker in workers)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            self.stdout.write("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+        for kind in (REFUSED, CLOSED):
+            counts: dict[str, int] = {}
+            for worker in workers:
+                for reason, count in worker[kind].items():
+                    counts[reason] = counts.get(reason, 0) + count
+            for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
+                self.stdout.write(f"{kind} {count:>7}  {reason}")
+
+    def _kick(self, timeout: float, options: dict[str, Any]) -> None:
+        if not 4000 <= options["code"] <= 4999 and options["code"] not in (1000, 1008, 1012, 1013):
+            raise CommandError("--code must be 4000 to 4999, 1000, 1008, 1012 or 1013")
+        whom = {
+            "users": list(map(quoted_user, options["user"])),
+            "sessions": options["session"],
+            "paths": [quoted_path(conf.WEBSOCKET_URL + facility) for facility in options["facility"]],
+            "everybody": options["everybody"],
+        }
+        if not any(whom.values()):
+            raise CommandError("whom? --user, --session, --facility or --everybody")
+        answers = self._ask(timeout, do="close", code=options["code"], reason="closed by an administrator", **whom)
+        self.stdout.write(f"{sum(worker['met'] for worker in answers)} closed, in {len(answers)} workers")

@@ -1,0 +1,98 @@
+"""
+Whether the clients' sessions are still theirs: a look from time to time, and where somebody says so.
+
+Signals tell of most logouts. What has no signal, and what Redis has swallowed, is found here: each session
+is read at the time when it is known to end, and once in a while, on a worker thread. What cannot be read closes nobody.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from uws4r._connection import Connection
+from uws4r.attachment import Identity
+from uws4r.hub import Hub
+from uws4r.rfc6455 import LOGGED_OUT
+
+logger = logging.getLogger("uws4r.sessions")
+
+READS = 20  # at most, a second
+
+# Called on a worker thread with a session's key and the user's name as Identity has it. Returns when the
+# session ends, in seconds of the epoch; None if it is not that user's session any more.
+ReadSession = Callable[[str, str], int | None]
+
+
+class SessionChecks:
+    """
+    Args:
+        read: Reads one session.
+        period: Seconds between two looks at a session, as far as :data:`READS` allows; 0: only where asked, and
+            when it is known to end.
+        hub: Whose clients they are.
+    """
+
+    def __init__(self, read: ReadSession, period: float, hub: Hub) -> None:
+        self._read = read
+        self._period = period
+        self._hub = hub
+        self._urgent: dict[Connection, None] = {}  # in order, each once
+        self._round: deque[Connection] = deque()  # the rest of the present round
+        self._share = 0.0  # of the round, for each tick
+        self._carry = 0.0
+        self._reading = 0
+        self._failing = False
+        hub.each_second = self.tick
+
+    def ask(self, connections: Iterable[Connection]) -> None:
+        """Look at the sessions of these first."""
+        self._urgent.update(dict.fromkeys(connections))
+
+    def tick(self, expired: list[Connection]) -> None:
+        """Begin the reads of one second, first of those whose session is known to end now."""
+        self.ask(expired)
+        if self._period and not self._round:
+            self._round.extend(connection for connection in self._hub.loop.connections if connection.expires)
+            self._share = len(self._round) / self._period
+        self._carry = min(self._carry + self._share, READS)
+        room = READS - self._reading  # what takes long is not piled up
+        while self._urgent and room > 0:
+            connection = next(iter(self._urgent))
+            del self._urgent[connection]
+            room -= self._begin(connection)
+        while self._round and room > 0 and self._carry >= 1:
+            self._carry -= 1
+            room -= self._begin(self._round.popleft())
+
+    def _begin(self, connection: Connection) -> bool:
+        if not connection.is_open or connection.session is None:
+            return False
+        self._reading += 1
+        user = Identity.parsed(connection.identity).user
+        self._hub.threads.submit(partial(self._look, connection, connection.session, user))
+        return True
+
+    def _look(self, connection: Connection, session: str, user: str) -> None:
+        """On a worker thread."""
+        try:
+            ends = self._read(session, user)
+        except Exception as error:
+            self._hub.call_soon(partial(self._failed, error))
+        else:
+            self._hub.call_soon(partial(self._seen, connection, ends))
+
+    def _seen(self, connection: Connection, ends: int | None) -> None:
+        self._reading -= 1
+        self._failing = False
+        if ends is None:
+            self._hub.close(connection, LOGGED_OUT, "the session has ended")
+        elif connection.expires:
+            connection.expires = max(ends, int(time.time()) + 1)
+
+    def _failed(self, error: Exception) -> None:
+        self._reading -= 1
+        if not self._failing:
+            self._failing = True
+            logger.warning("sessions cannot be read, so nobody is closed for a session that has ended: %r", error)
