@@ -85,6 +85,9 @@ class Overrides(Protocol):
     def received(self, payload: bytes, text: bool) -> bool:
         """The client has sent a message; return True to receive no more until ``hub.caught_up``."""
 
+    def left(self, under: tuple[bytes, ...]) -> None:
+        """The connection may no longer publish on channels whose names begin with one of ``under``."""
+
     def closed(self, code: int, reason: str) -> None:
         """The connection is closed, with this code and reason of whoever closed it first; the last call."""
 

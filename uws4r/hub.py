@@ -367,6 +367,8 @@ class Hub:
     def leave(self, connection: Connection, under: tuple[bytes, ...]) -> None:
         """End what a connection may receive and publish on the channels whose names begin with one of ``under``."""
         connection.publishes = tuple(name for name in connection.publishes if not name.startswith(under))
+        if self._overrides and (overrides := self._overrides.get(connection)) is not None:
+            overrides.left(under)
         attachment = connection.attachment
         channels = attachment.channels if attachment is not None else self.fanout.channels_of(connection)
         for channel in [channel for channel in channels if channel.name.startswith(under)]:

@@ -99,6 +99,9 @@ class SubscriberCalls:
             self._paused |= full
         return full
 
+    def left(self, under: tuple[bytes, ...]) -> None:
+        self._call(partial(self._leave, under))
+
     def closed(self, code: int, reason: str) -> None:
         self._call(partial(self._release, code, reason))
 
@@ -180,6 +183,10 @@ class SubscriberCalls:
         answer = bytes(message)  # a RedisMessage is not what C code takes
         text = text if answer == payload else is_text(answer)
         self._hub.call_soon(partial(self._hub.send, self._connection, opcode_of(text), answer))
+
+    def _leave(self, under: tuple[bytes, ...]) -> None:
+        publishers = self._subscriber._publishers
+        publishers -= {name for name in publishers if encoded(name).startswith(under)}
 
     def _release(self, code: int, reason: str) -> None:
         self._subscriber.close_code, self._subscriber.close_reason = code, reason

@@ -12,6 +12,7 @@ from django.test import override_settings
 from tests.support.servers import ROOT
 from tests.support.site import site_env
 from tests.unit.test_names import Request
+from uws4r.orders import tell
 from uws4r.publisher import RedisPublisher
 from uws4r.redis_store import RedisMessage, RedisStore
 from uws4r.testing import Published, capture
@@ -39,6 +40,15 @@ def test_capture_records_without_redis() -> None:
         assert published[0].json() == {"price": 5}
         assert published[1].text == "x"
         assert [(message.text, message.expire) for message in inner] == [("inner", 7)]
+
+
+def test_capture_takes_orders_to_workers_and_does_not_record_them(caplog: pytest.LogCaptureFixture) -> None:
+    with override_settings(WS4REDIS_CONNECTION={"host": "127.0.0.1", "port": 1}):
+        with capture() as published:
+            tell(do="close", users=["john"])
+        assert (published, caplog.records) == ([], [])
+        tell(do="close", users=["john"])
+    assert "no worker could be told to close" in caplog.text
 
 
 def test_capture_ends_with_its_block_and_leaves_own_connections_alone(store: redis.Redis) -> None:

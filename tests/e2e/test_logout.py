@@ -170,6 +170,29 @@ def test_who_leaves_a_group_loses_its_channels_only(site: Site, mary: str, chang
         )
 
 
+def test_who_leaves_a_group_publishes_there_no_longer_through_an_override(served: Callable[..., Site]) -> None:
+    site = served(settings={"WS4REDIS_SUBSCRIBER": "testsite.subscribers.Slow"})
+    client = site.connect("/ws/g?publish-group&publish-broadcast", session=site.log_in("john"))
+    listener = site.redis.client.pubsub(ignore_subscribe_messages=True)
+    listener.subscribe("group:chatters:g", "broadcast:g")
+    names = "john = User.objects.get(username='john'); "
+    shell(site, names + "john.groups.clear()")
+    try:
+
+        def heard() -> set[bytes]:
+            client.send("anybody?")
+            found = set()
+            while b"broadcast:g" not in found:
+                if (message := listener.get_message(timeout=5)) is not None:
+                    found.add(message["channel"])
+            return found
+
+        wait_until(lambda: heard() == {b"broadcast:g"}, "left")
+    finally:
+        shell(site, names + "john.groups.set(Group.objects.filter(name='chatters'))")
+        listener.close()
+
+
 def test_a_logout_with_redis_away_is_a_logout(served: Callable[..., Site], own_redis: RedisServer) -> None:
     site = served(redis=own_redis, settings={"UWS4R_SESSION_CHECK": 1})
     session = site.log_in("john")

@@ -78,10 +78,9 @@ class Bench:
         self.hub.attach(
             Attachment(
                 fd=fd,
-                identity="test",
+                **{"identity": "test", **options},  # type: ignore[arg-type]
                 subscribe=subscribe,
                 publish=tuple(name.encode() for name in publish),
-                **options,  # type: ignore[arg-type]
             )
         )
         return client
