@@ -27,6 +27,9 @@ from octets import octets, string
 from twisted.internet import reactor
 
 AGENT = "uws4r"
+# Seconds. Autobahn gives up after one, or half of one, which a busy machine may need for an honest answer. A case
+# that passes ends with the answer and not with the limit, so that a longer one takes nothing away from it.
+PATIENCE = 5.0
 CASES = CaseSet(CaseSetname, CaseBasename, Cases, CaseCategories, CaseSubCategories)
 
 
@@ -98,6 +101,12 @@ class Client(FuzzingClientProtocol):
     def onPong(self, payload):
         self.runCase.onPong(string(payload))
 
+    def killAfter(self, delay):
+        super().killAfter(max(delay, PATIENCE))
+
+    def closeAfter(self, delay):
+        super().closeAfter(max(delay, PATIENCE))
+
     def connectionLost(self, reason):
         for name in ("http_request_data", "http_response_data"):
             if hasattr(self, name):
@@ -125,7 +134,12 @@ class Run(Results, WebSocketClientFactory):
         WebSocketClientFactory.__init__(self, url)
         Results.__init__(self, directory)
         self.specExcludeAgentCases = []
-        self.setProtocolOptions(failByDrop=False)  # a failed connection is closed as RFC 6455 says
+        self.setProtocolOptions(
+            failByDrop=False,  # a failed connection is closed as RFC 6455 says
+            openHandshakeTimeout=PATIENCE,
+            closeHandshakeTimeout=PATIENCE,
+            serverConnectionDropTimeout=PATIENCE,
+        )
         self.logOctets = self.logFrames = True
         self.cases = iter(cases)
 

@@ -68,6 +68,7 @@ def test_a_run_of_nothing_fails() -> None:
 @pytest.mark.parametrize(
     "line",
     [
+        "!!! uWSGI process 7 got Segmentation Fault !!!",
         "DAMN ! worker 1 (pid: 7) died, killed by signal 11 :( trying respawn ...",
         "DAMN ! worker 1 (pid: 7) died :( trying respawn ...",
         "Respawned uWSGI worker 1 (new pid: 8)",

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tests.support.servers import SIGNS_OF_DEATH
+
 OK, INFORMATIONAL = "OK", "INFORMATIONAL"
 COLUMNS = (OK, "NON-STRICT", INFORMATIONAL, "UNIMPLEMENTED", "FAILED", "MISSING")
 # Autobahn calls these so whatever the server does: RFC 6455 does not say what is right.
@@ -27,8 +29,6 @@ SECTIONS = {
     "12": "Compression: payloads",
     "13": "Compression: parameters",
 }
-# uWSGI says the one of a worker that died, and the other of each that it starts in the place of one.
-SIGNS_OF_DEATH = ("DAMN ! worker", "Respawned uWSGI worker")
 
 
 @dataclass(frozen=True)
