@@ -18,6 +18,8 @@ usage: ./build.sh VERB
   test quick      the inner loop: lint, types, all tests that are not marked slow
   test ARGS…      pytest with these arguments
   pythons [3.X…]  install and test the package on every Python that is here, or on those that are named
+  conformance [CASES…]
+                  the Autobahn|Testsuite, all its cases or such as '9.*' (tests/conformance/README.md)
   bench ARGS…     the benchmark (bench/README.md)
   docs            the documentation as web pages, in build/docs; a link that leads nowhere is an error
   build           only the set-up: system packages, virtual environment, uWSGI, extensions
@@ -183,6 +185,11 @@ pythons() {
     exec "$VENV/bin/python" tests/pythons.py "$@"
 }
 
+conformance() {
+    build
+    exec "$VENV/bin/python" -m tests.conformance "$@"
+}
+
 bench() {
     build
     exec "$VENV/bin/python" -m bench "$@"
@@ -218,6 +225,7 @@ case "$verb" in
     run) run "$@" ;;
     test) run_tests "$@" ;;
     pythons) pythons "$@" ;;
+    conformance) conformance "$@" ;;
     bench) bench "$@" ;;
     docs) docs ;;
     build) build ;;

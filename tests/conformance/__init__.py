@@ -1,0 +1,1 @@
+"""The Autobahn|Testsuite against uWSGI as it is shipped: ``./build.sh conformance`` (README.md)."""
