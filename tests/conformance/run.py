@@ -32,6 +32,8 @@ SETTINGS = {
     # Section 9 has messages of 16 MiB.
     "UWS4R_MAX_MESSAGE_SIZE": 32 << 20,
     "UWS4R_MAX_QUEUE": 64 << 20,
+    "UWS4R_MAX_MESSAGE_RATE": 0,
+    "UWS4R_MAX_BYTE_RATE": 0,
 }
 # Both sides compress and wait for each other, so there is work for as many clients as there are cores.
 CLIENTS = min(os.cpu_count() or 1, 8)

@@ -36,7 +36,7 @@ def test_bug_s1_a_callback_that_fails_refuses(served: Callable[..., Site], callb
     with pytest.raises(Refused, match="500") as caught:
         site.connect(ROOM)
     assert b"secret" not in caught.value.response.body
-    assert site.redis.client.pubsub_channels() == []
+    assert site.redis.channels() == []
 
 
 def test_bug_s2_the_manuals_example_works_as_one_would_write_it_today(served: Callable[..., Site]) -> None:
@@ -62,7 +62,7 @@ def test_bug_s4_nobody_has_no_channel_of_his_own(site: Site, store: redis.Redis)
     assert clients[1].ping() == clients[0].ping() == []
     RedisPublisher(facility="f", users=[SELF], groups=[SELF], sessions=[SELF], request=Nobody()).publish_message("m")
     assert store.keys() == []
-    assert store.pubsub_channels() == []
+    assert site.redis.channels() == []
 
 
 def test_bug_s5_no_text_of_an_exception_reaches_a_client(served: Callable[..., Site]) -> None:
@@ -90,7 +90,7 @@ def test_bug_s7_a_session_key_is_no_claim_of_the_client(site: Site) -> None:
     client.send("m")
     assert client.ping() == []
     assert site.redis.client.keys() == []
-    assert site.redis.client.pubsub_channels() == []
+    assert site.redis.channels() == []
 
 
 # ---------------------------------------------------------------- lost, late, doubled
@@ -319,7 +319,7 @@ def test_an_expired_session_is_none(site: Site) -> None:
     client = site.connect("/ws/f?subscribe-user&subscribe-session&publish-user", session=session)
     client.send("m")
     assert client.ping() == []
-    assert site.redis.client.pubsub_channels() == []
+    assert site.redis.channels() == []
     assert site.redis.client.keys() == []
 
 

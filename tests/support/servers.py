@@ -120,6 +120,10 @@ class RedisServer:
         """The hubs' connections, as Redis sees them."""
         return [client for client in self.client.client_list() if client["name"] == "uws4r"]
 
+    def channels(self) -> list[bytes]:
+        """What anybody is subscribed to, but for the channels of orders to workers."""
+        return [name for name in self.client.pubsub_channels() if b"uws4r:control" not in name]
+
     def subscriptions(self, name: str) -> int:
         """How many links are subscribed to a channel."""
         return self.client.pubsub_numsub(name)[0][1]
