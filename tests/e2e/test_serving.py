@@ -152,12 +152,27 @@ def test_every_stop_and_reload_closes_with_1012(served: Callable[..., Site], num
     assert "Traceback" not in site.uwsgi.log
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_inside_a_request_closes_with_1012_too(served: Callable[..., Site], number: int) -> None:
+    """uWSGI calls no uwsgi.atexit then."""
+    site = served()
+    clients = [site.connect("/ws/foo?subscribe-broadcast") for _ in range(20)]
+    clients[0].ping()
+    with Client(site.address) as busy:
+        busy.request("/sleep/", {"Upgrade": None, "Connection": "close"}, read=False)
+        wait_until(lambda: "a request sleeps" in site.uwsgi.log, "busy")
+        site.uwsgi.process.process.send_signal(number)
+        for client in clients:
+            assert client.receive_close().close_code == 1012
+            assert client.ended()
+
+
 def test_the_sites_own_atexit_still_runs(served: Callable[..., Site], tmp_path: Path) -> None:
     script = tmp_path / "own_atexit.py"
     script.write_text("import uwsgi\nuwsgi.atexit = lambda: print('the site says goodbye', flush=True)\n")
     site = served(options=("--shared-import", str(script)))
     client = site.connect("/ws/foo")
-    client.ping()
+    wait_until(lambda: "GET /ws/foo" in site.uwsgi.log, "the request is over")  # within one, uWSGI calls no hook
     site.uwsgi.process.process.send_signal(signal.SIGTERM)
     assert client.receive_close().close_code == 1012
     wait_until(lambda: "the site says goodbye" in site.uwsgi.log, "the site's own atexit")

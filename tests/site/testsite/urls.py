@@ -1,5 +1,6 @@
 """Views through which a test acts as a site would."""
 
+import time
 from pathlib import Path
 
 from django.conf import settings
@@ -57,6 +58,13 @@ def visit(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
+def sleep(request: HttpRequest) -> HttpResponse:
+    """Take longer than anybody waits."""
+    print("a request sleeps", flush=True)
+    time.sleep(60)
+    return HttpResponse()
+
+
 def page(request: HttpRequest, name: str) -> HttpResponse:
     """A page for a browser, with what the context processor puts into templates."""
     context = {"STATIC_URL": settings.STATIC_URL, "request": request, **websockets(request)}
@@ -69,6 +77,7 @@ urlpatterns = [
     path("publish/", publish),
     path("everywhere/", publish_everywhere),
     path("visit/", visit),
+    path("sleep/", sleep),
     path("page/<slug:name>/", page),
     path("static/<path:path>", serve, {"insecure": True}),
 ]
