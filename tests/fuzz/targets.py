@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote_plus
 
+import hiredis
 from django.contrib.sessions.backends.cache import SessionStore
 from django.core.cache import cache
 from django.core.handlers.wsgi import get_path_info
@@ -374,47 +375,56 @@ class Bench:
         choice = source.byte()
         redis, link_end = socket.socketpair()
         client, client_end = socket.socketpair()
+        plug, own = Plug(link_end), (b"broadcast:f", b"user:mary:f")
+        attachment = Attachment(
+            fd=client_end.detach(),
+            identity="fuzz",
+            subscribe=tuple((name, "f") for name in own[: choice >> 1 & 3]),
+            publish=own[: choice >> 3 & 3],
+            expire=choice >> 5 & 1,
+            echo=bool(choice & 0x40),
+            changes=bool(choice & 0x80),
+            fetch=bool(choice & 0x80),
+        )
         with redis, client:
-            if choice & 1:
-                hub._link_opened(Plug(link_end))  # type: ignore[arg-type]
-            identity = "fuzz"
-            own = (b"broadcast:f", b"user:mary:f")
-            hub.attach(
-                Attachment(
-                    fd=client_end.detach(),
-                    identity=identity,
-                    subscribe=tuple((name, "f") for name in own[: choice >> 1 & 3]),
-                    publish=own[: choice >> 3 & 3],
-                    expire=choice >> 5 & 1,
-                    echo=bool(choice & 0x40),
-                    changes=bool(choice & 0x80),
-                    fetch=bool(choice & 0x80),
-                )
-            )
-            while source.rest:
-                step = source.byte()
-                part = source.take(step & 0x7F)
-                if not ENORMOUS.search(part):
-                    try:
-                        (client if step & 0x80 else redis).sendall(part)
-                    except OSError:
-                        pass  # closed at the other end: that is what it got for what it said
-                hub.run_once(block=False)
+            if choice & 1:  # else Redis comes last
+                hub._link_opened(plug)  # type: ignore[arg-type]
+            hub.attach(attachment)
+            hub.run_once(block=False)
+            self._talk(source, redis, client)
             if not choice & 1:
-                hub._link_opened(Plug(link_end))  # type: ignore[arg-type]
-            try:
-                client.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass
+                hub._link_opened(plug)  # type: ignore[arg-type]
+            say(client, None)
             while hub.loop.connections:
                 hub.run_once(block=False)
             hub.run_once(block=False)
-            lost, got = (drained(end) for end in (redis, client))
             hub._link_lost("the end")
             hub.outbox._waiting.clear()
-        assert not hub.fanout.channels
-        assert not hub.crashed
-        return got, lost
+            assert not hub.fanout.channels
+            assert not hub.crashed
+            return drained(client), drained(redis)
+
+    def _talk(self, source: Source, redis: socket.socket, client: socket.socket) -> None:
+        heard = b""  # by the hub, of Redis
+        while source.rest:
+            step = source.byte()
+            part = source.take(step & 0x7F)
+            if step & 0x80:
+                say(client, part)
+            elif not ENORMOUS.search(heard := heard + part):
+                say(redis, part)
+            self.hub.run_once(block=False)
+
+
+def say(end: socket.socket, data: bytes | None) -> None:
+    """Send, or say that nothing more will come."""
+    try:
+        if data is None:
+            end.shutdown(socket.SHUT_WR)
+        else:
+            end.sendall(data)
+    except OSError:
+        pass  # closed at the other end: that is what it got for what it had said
 
 
 def drained(end: socket.socket) -> bytes:
@@ -437,10 +447,15 @@ def hub(data: bytes) -> None:
         benches.append(Bench())
     with no_traceback():
         try:
-            got, _ = benches[0].run(data)
+            got, asked = benches[0].run(data)
         except BaseException:
             benches.clear()
             raise
+    reader = hiredis.Reader(notEnoughData=hub)
+    reader.feed(asked)
+    while (command := reader.gets()) is not hub:
+        assert isinstance(command, list)
+        assert {type(word) for word in command} == {bytes}
     closed = False
     position = 0
     while position < len(got):
