@@ -111,9 +111,9 @@ def decoder(data: bytes) -> None:
 
 
 def text(data: bytes) -> None:
-    """Text in two fragments: one byte says where it is cut, four are the mask."""
+    """A short text in two fragments: one byte says where it is cut, four are the mask."""
     source = Source(data)
-    cut, mask, payload = source.byte(), source.take(4).ljust(4, b"\0"), source.rest
+    cut, mask, payload = source.byte(), source.take(4).ljust(4, b"\0"), source.take(40)
     first, second = payload[:cut], payload[cut:]
     bad = first_bad_byte(payload)
     try:
