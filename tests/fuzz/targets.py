@@ -139,7 +139,7 @@ def envelope(data: bytes) -> None:
     payload, is_it_text, id = unwrap(data)
     assert data.endswith(payload)
     assert not is_it_text or is_text(payload)
-    if payload is not data and payload != data:
+    if payload != data:
         assert data[:4] == b"\x00u4\x01"
         assert len(data) - len(payload) == (5 if id is None else 21)
     assert unwrap(wrap(payload, not is_it_text, id)) == (payload, is_it_text, id)
@@ -263,8 +263,8 @@ def request(data: bytes) -> None:
         answers.append((status, headers))
         return lambda body: None
 
-    hub = Harbour()
-    site = Site(lambda: hub, lambda environ: None, lambda environ: 99, SimpleNamespace())  # type: ignore[arg-type,return-value]
+    hub: Any = Harbour()
+    site = Site(lambda: hub, lambda environ: None, lambda environ: 99, SimpleNamespace())
     with no_traceback():
         cache.add(SessionStore(SESSION).cache_key, {GROUPS_KEY: ["chatters"]}, None)
         body = b"".join(site(environ, start_response))
