@@ -21,6 +21,8 @@ usage: ./build.sh VERB
   conformance [CASES…]
                   the Autobahn|Testsuite, all its cases or such as '9.*' (tests/conformance/README.md)
   bench ARGS…     the benchmark (bench/README.md)
+  sanitize        the unit tests and the fuzz corpus with AddressSanitizer and UBSan
+  fuzz [SECONDS]  random input for all fuzz targets, for so long together (tests/fuzz/README.md); 60
   docs            the documentation as web pages, in build/docs; a link that leads nowhere is an error
   build           only the set-up: system packages, virtual environment, uWSGI, extensions
   clean           remove what was built
@@ -57,6 +59,9 @@ missing_packages() {
         command -v openssl >/dev/null || echo openssl
         command -v redis-cli >/dev/null || echo redis-tools
         command -v npm >/dev/null || echo nodejs npm
+    fi
+    if [ "${1:-}" = fuzz ]; then
+        command -v clang >/dev/null || echo clang
     fi
     find_python >/dev/null || echo python3 python3-venv python3-dev
 }
@@ -127,7 +132,6 @@ uwsgi_with_routes() {
 
 source_digest() {
     cat setup.py uws4r/*.pyx uws4r/*.pxd | sha256sum
-    echo "${UWS4R_SANITIZE:-}"
 }
 
 extensions() {
@@ -195,6 +199,63 @@ bench() {
     exec "$VENV/bin/python" -m bench "$@"
 }
 
+# A copy of the package in build/$1/tree, with extensions for the verb $1; the tests are those of the tree.
+instrumented() {
+    local verb=$1 tree=build/$1/tree stamp=build/$1/extensions.stamp
+    if ! source_digest | cmp -s - "$stamp"; then
+        rm -rf "$tree" "$stamp"
+    fi
+    mkdir -p "$tree"
+    find "$tree" -name '*.py' -delete  # but for those that are still there
+    tar -c --exclude='*.so' --exclude='*.c' --exclude=__pycache__ setup.py pyproject.toml README.md LICENSE uws4r |
+        tar -x -C "$tree"
+    ln -sfn "$PWD/tests" "$tree/tests"
+    if [ ! -e "$stamp" ]; then
+        say "extension modules for $verb"
+        (cd "$tree" && UWS4R_INSTRUMENT=$verb "$VENV/bin/python" setup.py --quiet build_ext --inplace)
+        source_digest > "$stamp"
+    fi
+}
+
+sanitize() {
+    build
+    instrumented sanitize
+    say "unit tests, with AddressSanitizer and UBSan"
+    cd build/sanitize/tree
+    # Left out: what runs in Node.
+    LD_PRELOAD=$(gcc -print-file-name=libasan.so) PYTHONMALLOC=malloc \
+        UBSAN_OPTIONS=print_stacktrace=1 PYTHONDEVMODE=1 \
+        exec "$VENV/bin/python" -m pytest -p no:cacheprovider tests/unit --ignore tests/unit/test_js_client.py "$@"
+}
+
+fuzz() {
+    system_packages fuzz
+    build
+    local stamp="$VENV/fuzz.stamp" hiredis
+    if ! cmp -s pyproject.toml "$stamp"; then
+        say "atheris"
+        "$VENV/bin/pip" install --quiet "pip>=25.1"
+        "$VENV/bin/pip" install --quiet --group fuzz
+        cp pyproject.toml "$stamp"
+    fi
+    CC=clang instrumented fuzz
+    # The parser of the link is hiredis: without counters in it, the fuzzer would have to guess what it likes.
+    hiredis=hiredis==$("$VENV/bin/python" -c 'import hiredis; print(hiredis.__version__)')
+    if [ ! -d "build/fuzz/$hiredis" ]; then
+        say "$hiredis for fuzz"
+        CC=clang CFLAGS="-O1 -g -fsanitize=fuzzer-no-link" "$VENV/bin/pip" install --quiet --no-deps --no-cache-dir \
+            --no-binary hiredis --target "build/fuzz/$hiredis" "$hiredis"
+    fi
+    say "fuzz"
+    local arguments=() argument
+    for argument in "$@"; do
+        [ ! -e "$argument" ] || argument=$(realpath "$argument")
+        arguments+=("$argument")
+    done
+    cd build/fuzz/tree
+    PYTHONPATH=../$hiredis exec "$VENV/bin/python" -m tests.fuzz "${arguments[@]}"
+}
+
 docs() {
     interpreter
     local stamp="$VENV/docs.stamp"
@@ -227,6 +288,8 @@ case "$verb" in
     pythons) pythons "$@" ;;
     conformance) conformance "$@" ;;
     bench) bench "$@" ;;
+    sanitize) sanitize "$@" ;;
+    fuzz) fuzz "$@" ;;
     docs) docs ;;
     build) build ;;
     clean) clean ;;

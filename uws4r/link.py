@@ -182,21 +182,23 @@ class Link:
         gets = self._reader.gets
         nothing = self._nothing
         on_push = self._on_push
-        try:
-            for _ in range(limit):
+        for _ in range(limit):
+            try:
                 item = gets()
-                if type(item) is hiredis.PushNotification:
-                    kind = item[0]
-                    if kind == b"message":
-                        on_push(item[1], item[2])
-                    elif kind in (b"subscribe", b"unsubscribe"):
-                        self._answer(None)
-                elif item is nothing:
-                    return False
-                else:
-                    self._answer(item)
-        except hiredis.ProtocolError as error:
-            raise LinkError(f"not RESP3: {error}") from error
+            except Exception as error:  # also a TypeError, for a map with arrays as keys, or a MemoryError
+                raise LinkError(f"not RESP3: {error}") from error
+            if type(item) is hiredis.PushNotification:
+                kind = item[0] if item else None
+                if kind == b"message":
+                    if len(item) != 3 or type(item[1]) is not bytes or type(item[2]) is not bytes:
+                        raise LinkError(f"a message without name and payload: {item!r:.100}")
+                    on_push(item[1], item[2])
+                elif kind in (b"subscribe", b"unsubscribe"):
+                    self._answer(None)
+            elif item is nothing:
+                return False
+            else:
+                self._answer(item)
         return True
 
     def _answer(self, reply: Any) -> None:

@@ -10,6 +10,7 @@ from wsproto.connection import ConnectionType
 from wsproto.events import BytesMessage
 from wsproto.frame_protocol import FrameProtocol, ParseFailed
 
+from tests.fuzz.model import verdict
 from tests.support.wire import BINARY, CLOSE, PING, PONG, TEXT, close_frame, masked_frame
 from uws4r._frames import FrameDecoder, encode_close, encode_frame, is_text, parse_close, unmask
 from uws4r.errors import ProtocolError
@@ -235,3 +236,23 @@ def test_random_frames_get_the_verdict_of_another_implementation(sequence: list[
     if (CLOSE, b"") in mine:
         mine = mine[: mine.index((CLOSE, b"")) + 1]
     assert mine == theirs
+
+
+@given(st.lists(frames, max_size=4))
+def test_every_cut_of_random_frames_gives_the_same_events(sequence: list[bytes]) -> None:
+    data = b"".join(sequence)
+    whole = events(data)
+    for cut in range(len(data) + 1):
+        assert events(data, [cut]) == whole
+    assert events(data, list(range(len(data)))) == whole
+
+
+@given(st.lists(frames, max_size=6), st.integers(0, 200), st.binary(max_size=12))
+def test_random_frames_are_refused_at_the_byte_that_the_model_names(
+    sequence: list[bytes], max_size: int, rest: bytes
+) -> None:
+    """Everything in front of that byte is still good; wsproto, which judges whole frames, cannot say so."""
+    data = b"".join(sequence) + rest
+    good, code, taken = verdict(data, max_size)
+    assert events(data, max_size=max_size) == good + ([(-1, str(code).encode())] if code else [])
+    assert (-1, str(code).encode()) not in events(data[: taken - 1], max_size=max_size)
