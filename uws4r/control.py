@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from uws4r._connection import Connection
+from uws4r._frames import encode_close
 from uws4r.attachment import Identity
 from uws4r.counters import counters
 from uws4r.hub import Hub
@@ -30,15 +31,18 @@ class Order:
     What to do, and for whom: for users, sessions and paths as :class:`~uws4r.attachment.Identity` has them.
 
     Raises:
-        ValueError, TypeError, AttributeError: It is none.
+        Exception: It is none.
     """
 
     def __init__(self, data: bytes) -> None:
         fields = json.loads(data)
         self.do = str(fields.get("do"))
-        self.reply_to: str | None = fields.get("reply_to")
+        reply_to = fields.get("reply_to")
+        self.reply_to = None if reply_to is None else str(reply_to).encode()
         self.code = int(fields.get("code", 0))
         self.reason = str(fields.get("reason", ""))
+        if self.do == "close":
+            encode_close(self.code, self.reason)  # what cannot be sent is found out here
         self.under = tuple(str(name).encode("utf-8", "surrogatepass") for name in fields.get("under", ()))
         self.everybody = bool(fields.get("everybody"))
         self.whom = {section: {str(name) for name in fields.get(section, ())} for section in SECTIONS}
@@ -68,8 +72,8 @@ class Control:
         """Take an order; what is none is logged."""
         try:
             order = Order(data)
-        except (ValueError, TypeError, AttributeError) as error:
-            logger.warning("what came as an order is none: %s", ascii(str(error)))
+        except Exception as error:  # JSON can be wrong in many ways, deep nesting and endless numbers among them
+            logger.warning("what came as an order is none: %s", ascii(str(error))[:200])
             return
         if order.do == "status":
             self._answer(order, status(self._hub))
@@ -78,7 +82,7 @@ class Control:
                 self._hub.call_later(GATHER, self._carry_out)
             self._gathered.append(order)
         else:
-            logger.warning("an order that is unknown here: %s", ascii(order.do))
+            logger.warning("an order that is unknown here: %s", ascii(order.do)[:200])
 
     def _carry_out(self) -> None:
         orders, self._gathered = self._gathered, []
@@ -99,7 +103,7 @@ class Control:
     def _answer(self, order: Order, fields: dict[str, Any]) -> None:
         if order.reply_to is not None:
             who = {"host": socket.gethostname(), "pid": os.getpid()}
-            self._hub.tell(order.reply_to.encode(), json.dumps({**who, **fields}).encode())
+            self._hub.tell(order.reply_to, json.dumps({**who, **fields}).encode())
 
     def _close(self, connection: Connection, order: Order) -> None:
         self._hub.close(connection, order.code, order.reason)

@@ -121,7 +121,21 @@ def test_kick_wants_to_know_whom(site: Site) -> None:
 
 @pytest.mark.parametrize(
     "order",
-    [b"", b"\xff", b"[]", b"null", b'{"do": "fly"}', b'{"do": "close", "users": 5}', b'{"do": "close", "code": "x"}'],
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"null",
+        b'{"do": "fly"}',
+        b'{"do": "close", "users": 5}',
+        b'{"do": "close", "code": "x"}',
+        b'{"do": "close", "code": 1e999}',
+        b'{"do": "close", "everybody": true, "code": 5}',
+        b'{"do": "close", "everybody": true, "code": 4000, "reason": "' + b"x" * 200 + b'"}',
+        b'{"do": "status", "reply_to": "\\ud800"}',
+        b"[" * 100_000,
+    ],
+    ids=lambda order: ascii(order[:50]),
 )
 def test_what_is_no_order_does_no_harm(site: Site, order: bytes) -> None:
     client = site.connect("/ws/f?subscribe-broadcast&publish-broadcast&echo")

@@ -10,6 +10,7 @@ import io
 import logging
 import re
 import socket
+import zlib
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -71,9 +72,9 @@ def pieces(data: bytes, cuts: Iterable[int]) -> Iterator[bytes]:
 # ---------------------------------------------------------------- the decoder
 
 
-def decoded(parts: Iterable[bytes], max_size: int) -> tuple[Events, int, int]:
+def decoded(parts: Iterable[bytes], max_size: int, deflate: bool = False) -> tuple[Events, int, int]:
     """The same as :func:`tests.fuzz.model.verdict`, from the decoder: here the bytes are those fed until then."""
-    decoder = FrameDecoder(max_size)
+    decoder = FrameDecoder(max_size, deflate)
     events: Events = []
     fed = 0
     for part in parts:
@@ -108,6 +109,55 @@ def decoder(data: bytes) -> None:
         head = len(again) - len(payload)
         back = bytes((again[0], again[1] | 0x80)) + again[2:head] + bytes(4) + again[head:]
         assert decoded([back], len(payload)) == ([(opcode, payload)], 0, len(back))
+
+
+def inflated(packed: bytes, limit: int) -> tuple[bytes, int]:
+    """What zlib makes of a compressed message, and the close code where it makes nothing of it."""
+    out, stream, fed = b"", zlib.decompressobj(-15), False
+    for piece in (packed, b"\0\0\xff\xff"):
+        if piece is not packed and not fed:
+            break  # nothing has come since the last block that said to be the last
+        rest = piece
+        while rest:
+            try:
+                out += stream.decompress(rest, limit + 1 - len(out))
+            except zlib.error:
+                return b"", 1007
+            if len(out) > limit:
+                return b"", 1009
+            if stream.eof:
+                rest, stream, fed = stream.unused_data, zlib.decompressobj(-15), False
+            else:
+                rest, fed = stream.unconsumed_tail, True
+    return out, 0
+
+
+def inflater(data: bytes) -> None:
+    """A compressed message: one byte (fragments, cuts, text or binary, which limit), the cuts, what is compressed."""
+    source = Source(data)
+    choice = source.byte()
+    opcode = TEXT if choice & 1 else BINARY
+    edge, cuts = source.byte(), source.cuts(choice >> 1 & 3)
+    max_size = (1, 125, 1000, 65536)[choice >> 3 & 3]
+    packed = source.rest
+    first, second = packed[:edge], packed[edge:]
+    wire = masked_frame(opcode, first, reserved=4, final=False) + masked_frame(0, second)
+    whole = decoded([wire], max_size, True)[:2]
+    assert decoded([masked_frame(opcode, packed, reserved=4)], max_size, True)[:2] == whole
+    assert decoded(pieces(wire, cuts), max_size, True)[:2] == whole
+    assert decoded((wire[i : i + 1] for i in range(len(wire))), max_size, True)[:2] == whole
+    events, code = whole
+    payload, expected = inflated(packed, max_size)
+    if code == 0:
+        assert events == [(opcode, payload)]
+        assert opcode == BINARY or is_text(payload)
+        for window in (8, 9, 15):
+            again = encode_frame(payload, opcode, window)
+            head = 2 if again[1] < 126 else 4 if again[1] == 126 else 10
+            assert again[0] == 0x80 | opcode or inflated(again[head:], len(payload))[0] == payload
+    elif opcode == BINARY and len(packed) < max_size:
+        # zlib does not say that a message ends in the middle of a block.
+        assert code == expected or (code, expected) == (1007, 0)
 
 
 def text(data: bytes) -> None:
@@ -159,7 +209,7 @@ site_settings = override_settings(
 )
 FIELDS = (
     "QUERY_STRING", "PATH_INFO", "HTTP_ORIGIN", "HTTP_COOKIE", "HTTP_SEC_WEBSOCKET_PROTOCOL", "HTTP_X_FORWARDED_FOR",
-    "HTTP_HOST", "CONTENT_TYPE", "HTTP_CONNECTION", "HTTP_SEC_WEBSOCKET_KEY",
+    "HTTP_HOST", "CONTENT_TYPE", "HTTP_CONNECTION", "HTTP_SEC_WEBSOCKET_KEY", "HTTP_SEC_WEBSOCKET_EXTENSIONS",
 )  # fmt: skip
 GOOD = {
     "REQUEST_METHOD": "GET",
@@ -278,6 +328,10 @@ def request(data: bytes) -> None:
         return
     (attachment,) = hub.attached
     asked = flags_in(environ["QUERY_STRING"])
+    agreed = [value for name, value in headers if name == "Sec-WebSocket-Extensions"]
+    assert bool(attachment.window) == bool(agreed)
+    assert attachment.window in (0, *range(8, 16))
+    assert all(value.startswith("permessage-deflate; ") for value in agreed)
     facility = path.removeprefix("/ws/")
     assert path != facility
     assert not UNPRINTABLE.search(facility)
@@ -474,5 +528,5 @@ def hub(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    function.__name__: function for function in (decoder, text, envelope, request, link, hub)
+    function.__name__: function for function in (decoder, inflater, text, envelope, request, link, hub)
 }
