@@ -3,7 +3,8 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from uws4r._frames cimport Decoder, Frame, OwnCopies
+from uws4r._decoder cimport Decoder
+from uws4r._frames cimport Frame, OwnCopies
 
 
 cdef enum State:

@@ -10,20 +10,18 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memmove, memset
 
-from uws4r._frames cimport (
+from uws4r._decoder cimport (
     STEP_EVENT,
     STEP_FAILED,
     STEP_NEED,
-    Frame,
     Step,
     decoder_free,
     decoder_idle,
     decoder_in_frame,
     decoder_new,
     decoder_step,
-    frame_release,
-    own_free,
 )
+from uws4r._frames cimport Frame, frame_release, own_free
 
 from uws4r.errors import ProtocolError
 

@@ -16,7 +16,7 @@ from django.http import HttpRequest
 
 from uws4r import access
 from uws4r._connection import Connection
-from uws4r._frames import is_text
+from uws4r._decoder import is_text
 from uws4r.admission import census, check_capacity
 from uws4r.attachment import Attachment, Identity
 from uws4r.conf import conf

@@ -16,7 +16,7 @@ from typing import Any
 from django.db import close_old_connections, reset_queries
 
 from uws4r._connection import Connection
-from uws4r._frames import is_text
+from uws4r._decoder import is_text
 from uws4r.attachment import Attachment
 from uws4r.conf import conf
 from uws4r.hub import Hub

@@ -27,7 +27,8 @@ from django.test import override_settings
 
 from tests.fuzz.model import first_bad_byte, verdict
 from tests.support.wire import BINARY, CLOSE, PING, TEXT, masked_frame
-from uws4r._frames import FrameDecoder, encode_frame, is_text, unwrap, wrap
+from uws4r._decoder import FrameDecoder, is_text
+from uws4r._frames import encode_frame, unwrap, wrap
 from uws4r.application import Application
 from uws4r.attachment import Attachment, HubOptions
 from uws4r.channels import GROUPS_KEY

@@ -13,7 +13,8 @@ from wsproto.events import BytesMessage
 from wsproto.extensions import PerMessageDeflate
 
 from tests.support.wire import BINARY, CLOSE, PING, TEXT, deflated, inflated, masked_frame
-from uws4r._frames import FrameDecoder, encode_frame
+from uws4r._decoder import FrameDecoder
+from uws4r._frames import encode_frame
 from uws4r.errors import HandshakeError, ProtocolError
 from uws4r.handshake import choose_compression
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uws4r._frames import is_text, unwrap, wrap
+from uws4r._decoder import is_text
+from uws4r._frames import unwrap, wrap
 
 MAGIC = b"\x00u4\x01"
 ids = st.none() | st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))

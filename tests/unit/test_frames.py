@@ -12,7 +12,8 @@ from wsproto.frame_protocol import FrameProtocol, ParseFailed
 
 from tests.fuzz.model import verdict
 from tests.support.wire import BINARY, CLOSE, PING, PONG, TEXT, close_frame, masked_frame
-from uws4r._frames import FrameDecoder, encode_close, encode_frame, is_text, parse_close, unmask
+from uws4r._decoder import FrameDecoder, is_text, unmask
+from uws4r._frames import encode_close, encode_frame, parse_close
 from uws4r.errors import ProtocolError
 
 CONTINUATION = 0x0
