@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from bench.load import fanout, open_websockets
+from bench.load import fanout, frame_of, open_websockets, receive_exactly
 from tests.support.servers import RedisServer
 from tests.support.site import Site, manage, serve, site_env
 
@@ -71,10 +71,14 @@ def idle(site: Site, count: int, sessions: list[str]) -> dict[str, Any]:
 
 def measure(site: Site, count: int, window: int, seconds: float, size: int = 128) -> dict[str, Any]:
     pid = worker_pid(site)
+    publisher = redis.Redis(port=site.redis.port)
+    publisher.set("broadcast:bench", "joined")  # what is kept comes first: who has it gets all that follows
     sockets = open_websockets(site.address, [FACILITY] * count)
+    for client in sockets:
+        receive_exactly(client, frame_of(b"joined"))
+    publisher.delete("broadcast:bench")
     pin(pid, 0)
     os.sched_setaffinity(0, {1} if (os.cpu_count() or 1) > 1 else {0})
-    publisher = redis.Redis(port=site.redis.port)
     before = cpu(pid)
     result = fanout(sockets, publisher, "broadcast:bench", size, window, seconds)
     used = cpu(pid) - before

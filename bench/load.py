@@ -30,7 +30,7 @@ def open_websockets(
         for client in group:
             head = b""
             while b"\r\n\r\n" not in head:
-                data = client.recv(4096)
+                data = client.recv(1)  # what follows belongs to somebody else
                 if not data:
                     raise ConnectionError(f"refused: {head!r}")
                 head += data
@@ -38,6 +38,18 @@ def open_websockets(
                 raise ConnectionError(f"refused: {head!r}")
         sockets += group
     return sockets
+
+
+def receive_exactly(client: socket.socket, expected: bytes) -> None:
+    """Wait for these bytes, and for no others."""
+    data = b""
+    while len(data) < len(expected):
+        more = client.recv(len(expected) - len(data))
+        if not more:
+            raise ConnectionError(f"closed after {data!r}")
+        data += more
+    if data != expected:
+        raise ConnectionError(f"received {data!r}, not {expected!r}")
 
 
 @dataclass
