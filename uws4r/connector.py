@@ -31,6 +31,7 @@ class Connector:
         call_soon: Has something called by the hub's thread; safe from any thread.
         call_later: The same after so many seconds; the hub's thread calls it.
         opened: What the hub does with an open connection.
+        wait_for: Waits for an event at most so many seconds, and returns whether it is set.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class Connector:
         call_soon: Callable[[Callable[[], None]], None],
         call_later: Callable[[float, Callable[[], None]], None],
         opened: Callable[[RedisConnection], None],
+        wait_for: Callable[[threading.Event, float], bool],
     ) -> None:
         self._redis = redis
         self._call_soon = call_soon
         self._call_later = call_later
         self._opened = opened
+        self._wait_for = wait_for
         self._attempts = 0  # in a row that made no connection, or none that lasted
         self._up_since = 0.0
         self._stopped = False
@@ -60,7 +63,7 @@ class Connector:
         if self.up.is_set():
             return True
         patience = self.down_since + PATIENCE - time.monotonic()
-        return self.failure is None and patience > 0 and self.up.wait(patience)
+        return self.failure is None and patience > 0 and self._wait_for(self.up, patience)
 
     def start(self) -> None:
         """Connect, now."""

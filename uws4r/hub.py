@@ -86,7 +86,11 @@ class Hub:
         self.fanout.heartbeat = heartbeat = self.options.heartbeat
         self._heartbeats = Heartbeats(heartbeat, self.loop, self.fanout, self.call_later) if heartbeat else None
         self.outbox = Outbox(self.loop, self.fanout, self.options.publish_buffer, self._guarded)
-        self.connector = Connector(redis, self.call_soon, self.call_later, self._link_opened)
+        # How to wait for the hub outside of it; an engine that shares a thread with its callers has its own way.
+        self.wait_for: Callable[[threading.Event, float], bool] = threading.Event.wait
+        self.connector = Connector(
+            redis, self.call_soon, self.call_later, self._link_opened, lambda event, s: self.wait_for(event, s)
+        )
         self.connector.start()
 
     # ------------------------------------------------------------ safe from any thread
@@ -107,7 +111,7 @@ class Hub:
         self.draining = True
         end = time.monotonic() + timeout
         self.call_soon(self._stop)
-        self.stopped.wait(timeout)
+        self.wait_for(self.stopped, timeout)
         if not self.threads.finish(max(0.0, end - time.monotonic())):
             logger.warning("methods of a subscriber class are cut off: they still run at the end of the worker")
 
@@ -117,6 +121,11 @@ class Hub:
         self.loop.wake()
 
     # ------------------------------------------------------------ a turn
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the next turn has something to do that :meth:`fileno` does not tell of."""
+        return self._more
 
     def run_once(self, block: bool = True) -> bool:
         """

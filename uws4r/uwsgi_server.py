@@ -7,12 +7,14 @@ refuses the websockets themselves.
 
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 from django.apps import apps
 from redis.exceptions import RedisError
 
 from uws4r.checks import require_right_settings
+from uws4r.engines.thread import run_in_thread
 from uws4r.errors import ConfigurationError
 from uws4r.hub import Hub
 from uws4r.worker import reach_redis
@@ -37,8 +39,8 @@ UNUSABLE_SOCKETS = (
 )
 
 
-# Loops of uWSGI that own the worker's thread, or make threads out of greenlets.
-UNSUPPORTED_ENGINES = ("gevent", "async", "asyncio", "tornado", "gevent-monkey-patch")
+# Loops of uWSGI that own the worker's thread.
+UNSUPPORTED_ENGINES = ("async", "asyncio", "tornado")
 
 
 def _option(name: str) -> Any:
@@ -61,6 +63,11 @@ def check_server() -> None:
     for name in UNSUPPORTED_ENGINES:
         if _option(name) is not None:
             raise ConfigurationError(f"uws4r's hub runs in a thread, which {name} = … would starve: leave it out")
+    if _option("gevent-monkey-patch") is not None:
+        logger.warning(
+            "gevent-monkey-patch patches when the site is loaded already, too late for Django's database connections: "
+            "leave it out, and begin wsgi.py with `from gevent import monkey; monkey.patch_all()`"
+        )
     # On by default in newer versions; where uWSGI does not tell, the options do.
     if not getattr(uwsgi, "has_threads", _option("enable-threads") or _option("threads")):
         raise ConfigurationError(
@@ -78,6 +85,15 @@ def check_server() -> None:
         reach_redis()
     except (RedisError, OSError) as error:
         logger.error("Redis cannot be reached now, websockets are answered 503 until it can: %s", error)
+
+
+def engine() -> Callable[[Hub], object]:
+    """Return what makes a hub run in this uWSGI."""
+    if uwsgi is not None and _option("gevent") is not None:
+        from uws4r.engines.gevent import run_in_greenlet  # gevent is not imported where nobody uses it
+
+        return run_in_greenlet
+    return run_in_thread
 
 
 def require_uwsgi(environ: dict[str, Any]) -> None:

@@ -17,13 +17,13 @@ from uws4r.conf import conf
 from uws4r.engines import worker_hub
 from uws4r.hub import Hub
 from uws4r.logins import read_session
-from uws4r.uwsgi_server import check_server, detach, require_uwsgi, stop_with_worker
+from uws4r.uwsgi_server import check_server, detach, engine, require_uwsgi, stop_with_worker
 from uws4r.worker import make_hub
 
 
 def get_hub() -> Hub:
     """Return this worker's hub."""
-    return worker_hub(partial(make_hub, read_session), stop_with_worker)
+    return worker_hub(partial(make_hub, read_session), stop_with_worker, engine())
 
 
 def detach_socket(environ: dict[str, Any]) -> int:

@@ -314,7 +314,7 @@ def test_a_redis_before_6_is_an_error_at_the_start(tmp_path: Path, database: Pat
     assert "uws4r.errors.ConfigurationError: uws4r needs Redis 6 or newer" in log
 
 
-@pytest.mark.parametrize("option", ["--gevent=10", "--async=10"])
+@pytest.mark.parametrize("option", ["--async=10"])
 def test_engines_that_starve_threads_are_an_error_at_the_start(
     tmp_path: Path, database: Path, redis_server: RedisServer, option: str
 ) -> None:

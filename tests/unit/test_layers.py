@@ -11,7 +11,7 @@ ORDER = [
     "rfc6455", "errors", "_deflate", "_decoder", "_frames", "channels", "conf", "redis_store", "publisher",
     "subscriber", "orders",
     "_connection", "_fanout", "_hub", "link", "connector", "attachment", "threads", "counters", "outbox", "heartbeat",
-    "hub", "sessions", "control", "engines.thread", "engines", "worker",
+    "hub", "sessions", "control", "engines.thread", "engines.gevent", "engines", "worker",
     "handshake", "logins", "access", "admission", "overrides", "application", "checks", "uwsgi_server", "wsgi",
     "settings", "exceptions", "uwsgi_runserver", "wsgi_server",
     "wsgiref_server", "django_runserver", "embedded_redis",

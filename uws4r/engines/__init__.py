@@ -15,7 +15,9 @@ _lock = threading.Lock()
 _hub: Hub | None = None
 
 
-def worker_hub(make: Callable[[], Hub], started: Callable[[Hub], None]) -> Hub:
+def worker_hub(
+    make: Callable[[], Hub], started: Callable[[Hub], None], run: Callable[[Hub], object] = run_in_thread
+) -> Hub:
     """
     Return this process's hub; make and start one where there is none, or the last one has crashed.
 
@@ -24,6 +26,7 @@ def worker_hub(make: Callable[[], Hub], started: Callable[[Hub], None]) -> Hub:
     Args:
         make: Called under a lock, once for each hub.
         started: Called with a hub that has just been started.
+        run: Starts the engine of a hub.
     """
     global _hub
     hub = _hub
@@ -36,7 +39,7 @@ def worker_hub(make: Callable[[], Hub], started: Callable[[Hub], None]) -> Hub:
             hub = None
         if hub is None or hub.crashed:
             hub = make()
-            run_in_thread(hub)
+            run(hub)
             started(hub)
             _hub = hub
     return hub
