@@ -68,6 +68,7 @@ cdef Frame *frame_pack(const Frame *frame, uint8_t window, Deflater *deflater) n
     else:
         packed = <Frame *>calloc(1, sizeof(Frame))
     if packed != NULL:
+        packed.holders = 1
         packed.window = window
     free(payload)
     return packed
