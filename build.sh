@@ -19,6 +19,7 @@ usage: ./build.sh VERB
   test ARGS…      pytest with these arguments
   pythons [3.X…]  install and test the package on every Python that is here, or on those that are named
   bench ARGS…     the benchmark (bench/README.md)
+  soak [NAME…]    hostile clients, for a quarter of an hour; all parts or those named (tests/soak/README.md)
   docs            the documentation as web pages, in build/docs; a link that leads nowhere is an error
   build           only the set-up: system packages, virtual environment, uWSGI, extensions
   clean           remove what was built
@@ -188,6 +189,11 @@ bench() {
     exec "$VENV/bin/python" -m bench "$@"
 }
 
+soak() {
+    build tests
+    exec nice -n 5 "$VENV/bin/python" -m tests.soak "$@"
+}
+
 docs() {
     interpreter
     local stamp="$VENV/docs.stamp"
@@ -219,6 +225,7 @@ case "$verb" in
     test) run_tests "$@" ;;
     pythons) pythons "$@" ;;
     bench) bench "$@" ;;
+    soak) soak "$@" ;;
     docs) docs ;;
     build) build ;;
     clean) clean ;;
