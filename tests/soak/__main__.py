@@ -63,7 +63,7 @@ class Soak:
             yield marks.marked_messages(served(), 200, self.arguments.marks, self.seed)
 
     def noise(self) -> Iterator[Figures]:
-        with self.serving(settings=QUIET, options=("--disable-logging",)) as served:
+        with self.serving(options=("--disable-logging",)) as served:
             yield noise.random_frames(served(), self.arguments.minutes * 60, self.seed, self.arguments.first)
 
     def fragments(self) -> Iterator[Figures]:
