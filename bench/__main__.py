@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import redis
 
 from bench.load import fanout, frame_of, open_websockets, receive_exactly
+from tests.support.process import pss, worker_pid
 from tests.support.servers import RedisServer
 from tests.support.site import Site, manage, serve, site_env
 
@@ -33,19 +33,10 @@ for i in range({count}):
 """
 
 
-def pss(pid: int) -> int:
-    """KiB of memory that a process would free by ending: its own, and its share of what it shares."""
-    return int(re.findall(r"^Pss: +(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)[0])
-
-
 def cpu(pid: int) -> float:
     """Seconds of CPU time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def worker_pid(site: Site) -> int:
-    return int(re.findall(r"spawned uWSGI worker 1 \(pid: (\d+)", site.uwsgi.log)[-1])
 
 
 def pin(pid: int, core: int) -> None:

@@ -2,17 +2,32 @@
 Loaded by the emperor's own worker, through which all websockets pass: when the emperor is told to
 stop, that worker would end first, and the close frames (1012) of the websocket workers behind it
 would have no way to the browsers. So it waits for them.
+
+Not by uwsgi.atexit: uWSGI leaves that out where a worker is busy, and half a request, of anybody, is
+enough for that. The signal is kept from uWSGI instead, and a thread takes it.
 """
 
+import os
+import signal
+import threading
 import time
 
 import uwsgi
 
 SECONDS = 1.0  # a worker has sent its close frames within some hundredths
+END = 30  # uWSGI's exit status of a worker that has been told to end
 
 
 def linger() -> None:
+    signal.sigwait({signal.SIGINT})
     time.sleep(SECONDS)
+    os._exit(END)
 
 
-uwsgi.atexit = linger
+def start() -> None:
+    # In the worker's main thread, before uWSGI starts the others: they inherit it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    threading.Thread(target=linger, daemon=True).start()
+
+
+uwsgi.post_fork_hook = start

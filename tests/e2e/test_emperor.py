@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.soak.handshakes import half_requests
 from tests.support.deployed import Emperor
 from tests.support.servers import ROOT, SITE, RedisServer, wait_until
 from tests.support.site import Site, site_env
@@ -101,6 +102,22 @@ def test_a_stop_of_the_emperor_says_1012_and_ends_everything(
             client.sock.close()
         assert site.uwsgi.stop() == 0
         assert list((Path(directory) / "run").iterdir()) == []  # the sockets are gone
+
+
+@pytest.mark.slow
+def test_half_a_request_does_not_keep_the_1012_from_the_others(redis_server: RedisServer, database: Path) -> None:
+    """A worker of uWSGI's that is busy with a request leaves out uwsgi.atexit."""
+    with tempfile.TemporaryDirectory(prefix="uws4r-") as directory:
+        site = emperor_at(Path(directory), redis_server, database)
+        clients = [site.join("/ws/foo?subscribe-broadcast") for _ in range(20)]
+        with half_requests(site, 1):
+            # The front has accepted one that came later, so it has the half one too.
+            site.join("/ws/foo?subscribe-broadcast")
+            site.uwsgi.process.process.send_signal(signal.SIGTERM)
+            for client in clients:
+                assert client.receive_close().close_code == 1012
+        site.close_clients()
+        assert site.uwsgi.stop() == 0
 
 
 def test_the_websocket_vassal_has_none_of_the_options_that_end_busy_workers() -> None:

@@ -1,5 +1,6 @@
 """Views through which a test acts as a site would."""
 
+import ctypes
 import time
 from pathlib import Path
 
@@ -71,7 +72,24 @@ def page(request: HttpRequest, name: str) -> HttpResponse:
     return HttpResponse(Engine(dirs=[PAGES]).get_template(f"{name}.html").render(Context(context)))
 
 
+class Mallinfo(ctypes.Structure):
+    """``struct mallinfo2`` of glibc 2.33 and newer."""
+
+    _fields_ = (("counts", ctypes.c_size_t * 10),)
+
+
+def allocated(request: HttpRequest) -> HttpResponse:
+    """How many bytes this process has from malloc: exact, where what the kernel counts is pages."""
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = Mallinfo
+    counts = mallinfo().counts
+    mapped, used = counts[4], counts[7]  # hblkhd, uordblks
+    body = str(mapped + used)
+    return HttpResponse(body, headers={"Content-Length": len(body)})
+
+
 urlpatterns = [
+    path("allocated/", allocated),
     path("login/", log_in),
     path("logout/", log_out),
     path("publish/", publish),

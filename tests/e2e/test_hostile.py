@@ -1,0 +1,67 @@
+"""A server that hostile clients cannot hurt: the small form of ``./build.sh soak``, of the same functions."""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.soak import churn, fragments, handshakes, marks, noise, slow, vanishing
+from tests.support.servers import ROOT, RedisServer
+from tests.support.site import Site
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def fronts(redis_server: RedisServer, database: Path) -> Iterator[dict[str, Site]]:
+    with handshakes.fronts(redis_server, database) as sites:
+        yield sites
+
+
+def test_a_client_that_does_not_read_costs_its_queue_and_nothing_when_it_is_closed(served: Callable[..., Site]) -> None:
+    print(slow.queue_limit(served(options=slow.OPTIONS), messages=2400))
+
+
+def test_nobody_waits_for_slow_clients(served: Callable[..., Site]) -> None:
+    print(slow.latencies(served(options=slow.OPTIONS), rounds=5, messages=200))
+
+
+def test_clients_that_go_without_a_word_are_found_out_and_dropped(served: Callable[..., Site]) -> None:
+    print(vanishing.ways_to_go(served))
+
+
+def test_fragments_of_two_hundred_clients_do_not_meet(served: Callable[..., Site]) -> None:
+    print(marks.marked_messages(served(), clients=200, messages=5000, seed=random.randrange(1 << 32)))
+
+
+def test_random_frames_hurt_nobody_else(served: Callable[..., Site]) -> None:
+    print(noise.random_frames(served(), seconds=5, seed=random.randrange(1 << 32)))
+
+
+def test_a_message_without_end_is_1009_and_its_memory_is_free_again(served: Callable[..., Site]) -> None:
+    print(fragments.endless(served(), clients=20))
+
+
+def test_fragments_of_one_byte_cost_at_most_twice_their_number(served: Callable[..., Site]) -> None:
+    print(fragments.one_byte_fragments(served(), clients=500))
+
+
+def test_three_thousand_connections_leave_nothing(served: Callable[..., Site], own_redis: RedisServer) -> None:
+    site = served(redis=own_redis, options=("--disable-logging",))
+    print(churn.churn(site, connections=3000, seed=random.randrange(1 << 32)))
+
+
+@pytest.mark.parametrize("front", ["emperor", "nginx"])
+def test_half_sent_handshakes_do_not_keep_a_new_client_waiting(fronts: dict[str, Site], front: str) -> None:
+    print(handshakes.half_sent_handshakes(fronts[front], halves=500, idle=500))
+
+
+def test_on_a_bare_http_socket_they_do_for_the_socket_timeout(served: Callable[..., Site]) -> None:
+    print(handshakes.bare_http_socket(served, seconds=1))
+    print(handshakes.bare_http_socket(served, seconds=4))
+
+
+@pytest.mark.parametrize("name", ["emperor/uwsgi.ini", "vassals/wsserver.ini", "vassals/runserver.ini"])
+def test_the_shipped_files_bound_the_time_of_a_half_sent_request(name: str) -> None:
+    assert "\nsocket-timeout = 4\n" in (ROOT / name).read_text()
