@@ -422,17 +422,25 @@ class Hub:
         if not connection.is_open:
             self._drop(connection)
             return
-        silence = self.loop.silence(connection)
+        silence, interval, timeout = (
+            self.loop.silence(connection),
+            self.options.ping_interval,
+            self.options.ping_timeout,
+        )
+        left = interval + timeout - silence
         if connection.paused:  # its pong would not be read
-            self.loop.set_timer(connection, self.options.ping_interval)
-        elif connection.pinged:
+            self.loop.set_timer(connection, interval)
+        elif connection.pinged and left < 0.2:  # two ticks of the wheel
             self._fail(connection, CloseCode.INTERNAL_ERROR, "no answer to the ping")
-        elif silence + 0.2 < self.options.ping_interval:  # 0.2: two ticks of the wheel
-            self.loop.set_timer(connection, self.options.ping_interval - silence)
+        elif connection.pinged:
+            self.loop.set_timer(connection, min(interval, left))
+        elif silence + 0.2 < interval:
+            self.loop.set_timer(connection, interval - silence)
         else:
             self.fanout.write(connection, Opcode.PING, b"")
             connection.pinged = True
-            self.loop.set_timer(connection, self.options.ping_timeout)
+            # Where an answer may take longer than an interval, the next ping may be due before its time is over.
+            self.loop.set_timer(connection, min(interval, timeout))
 
     def _drop(self, connection: Connection) -> None:
         """Close the descriptor; the last thing that happens to a connection."""
