@@ -1,20 +1,23 @@
 """The test site behind everything that may stand in front of it: the shipped files, in real servers."""
 
+import grp
 import os
 import pwd
-import grp
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tests.support.deployed import NGINX_MAIN, SERVER, Emperor, answers
+from tests.support.deployed import NGINX_MAIN, Emperor, answers
 from tests.support.servers import ROOT, SITE, Process, RedisServer, Uwsgi, free_port
-from tests.support.site import Site
+from tests.support.site import Site, site_env
 from tests.support.wire import TIMEOUT
 
 # A client's address that is none of a proxy: all of 127.0.0.0/8 is this machine.
@@ -26,7 +29,6 @@ class Front(Site):
     """A site as its visitors reach it: through TLS or not, from an address of their own."""
 
     tls: ssl.SSLContext | None = None
-    reload: Callable[[], None] = field(default=lambda: None)
 
     @property
     def origin(self) -> str:
@@ -58,9 +60,15 @@ class Certificate:
         return ssl.create_default_context(cafile=str(self.chain))
 
 
-NGINX_TLS = """
+NGINX_HOSTS = """
 server {{
-    listen 127.0.0.1:{port} ssl;
+    listen 127.0.0.1:{port};
+    set $uws4r_run {run};
+    set $uws4r_static {static};
+    include {files}/uws4r.conf;
+}}
+server {{
+    listen 127.0.0.1:{tls_port} ssl;
     ssl_certificate {certificate.chain};
     ssl_certificate_key {certificate.key};
     set $uws4r_run {run};
@@ -69,6 +77,30 @@ server {{
     include {files}/uws4r.conf;
 }}
 """
+
+
+class Nginx:
+    """The distribution's NGiNX with the shipped files, in a server block without TLS and in one with it."""
+
+    def __init__(self, directory: Path, emperor: Emperor, files: Path, certificate: Certificate) -> None:
+        self.port, self.tls_port = free_port(), free_port()
+        hosts = NGINX_HOSTS.format(
+            port=self.port,
+            tls_port=self.tls_port,
+            certificate=certificate,
+            run=emperor.run,
+            static=emperor.env["UWS4R_STATIC"],
+            files=files,
+        )
+        config = directory / "nginx.conf"
+        config.write_text(NGINX_MAIN.format(directory=directory, server=hosts))
+        program = shutil.which("nginx") or "/usr/sbin/nginx"
+        self.process = Process([program, "-p", directory, "-c", config], directory / "nginx.log")
+        self.process.wait_ready(lambda: answers(self.port))
+
+    def stop(self) -> None:
+        self.process.stop()
+
 
 APACHE_MODULES = Path("/usr/lib/apache2/modules")
 # What Debian's has on from the start, as far as it matters here; each of our files names the rest.
@@ -129,17 +161,15 @@ class Apache:
         directory: Path,
         emperor: Emperor,
         file: Path,
-        certificate: Certificate | None = None,
+        certificate: Certificate,
         workers: int = 75,
         timeout: int = 60,
     ) -> None:
         self.port, self.tls_port = free_port(), free_port()
         hosts = APACHE_HOST.format(port=self.port, file=file, tls="")
-        modules = [*APACHE_USUAL, *modules_of(file)]
-        if certificate is not None:
-            modules.append("ssl")
-            tls = f"SSLEngine on\nSSLCertificateFile {certificate.chain}\nSSLCertificateKeyFile {certificate.key}"
-            hosts += APACHE_HOST.format(port=self.tls_port, file=file, tls=tls)
+        modules = [*APACHE_USUAL, "ssl", *modules_of(file)]
+        tls = f"SSLEngine on\nSSLCertificateFile {certificate.chain}\nSSLCertificateKeyFile {certificate.key}"
+        hosts += APACHE_HOST.format(port=self.tls_port, file=file, tls=tls)
         user = web_server_user()
         config = directory / f"{file.stem}-{self.port}.conf"
         config.write_text(
@@ -152,7 +182,7 @@ class Apache:
                 workers=workers,
                 processes=workers // 25,
                 run=emperor.run,
-                static=emperor.env.get("UWS4R_STATIC", directory),
+                static=emperor.env["UWS4R_STATIC"],
                 hosts=hosts,
             )
         )
@@ -163,3 +193,104 @@ class Apache:
 
     def stop(self) -> None:
         self.process.stop()
+
+
+class Router:
+    """A stand-alone uWSGI of the shipped file, with its router in front: without TLS, and with it."""
+
+    def __init__(self, directory: Path, env: dict[str, str], file: Path, certificate: Certificate) -> None:
+        self.port, self.tls_port = free_port(), free_port()
+        self.env = {
+            **env,
+            "UWS4R_HOST": "127.0.0.1",
+            "UWS4R_PORT": str(self.port),
+            "UWS4R_HTTPS": f"127.0.0.1:{self.tls_port},{certificate.chain},{certificate.key}",
+            "VIRTUAL_ENV": sys.prefix,
+            "PYTHONDEVMODE": "",
+        }
+        self.uwsgi = Uwsgi(directory, ["--ini", file, "--module", "testsite.wsgi"], self.env, self.port)
+
+    def reload(self) -> None:
+        self.uwsgi.process.process.send_signal(signal.SIGHUP)
+
+    def stop(self) -> None:
+        assert self.uwsgi.stop(signal.SIGTERM) == 0
+
+
+@contextmanager
+def reloaded_vassal() -> Iterator[None]:
+    """Have the emperor reload the websocket vassal: it looks whether the file is newer than it was."""
+    vassal = ROOT / "vassals" / "wsserver.ini"
+    before = vassal.stat()
+    vassal.touch()
+    try:
+        yield
+    finally:
+        os.utime(vassal, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+class Fronts:
+    """
+    All of them: NGiNX and Apache before the shipped vassals, whose emperor is a front itself, and the router.
+
+    Args:
+        files: Where ``nginx/``, ``apache/`` and ``router/`` are.
+        timeout: Apache's own, in seconds.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        redis: RedisServer,
+        database: Path,
+        files: Path = ROOT,
+        settings: dict[str, Any] | None = None,
+        timeout: int = 60,
+    ) -> None:
+        directory.chmod(0o755)  # the web servers' user has to reach the sockets
+        static = directory / "static"
+        static.mkdir()
+        (static / "hello.txt").write_text("a static file")
+        certificate = Certificate(directory)
+        user = web_server_user()
+        place = {"UWS4R_SITE": str(SITE), "UWS4R_STATIC": str(static)}
+        if user is not None:
+            place["UWS4R_SOCKET_OWNER"] = f"root:{user[1]}"
+        behind = {"SECURE_PROXY_SSL_HEADER": ["HTTP_X_FORWARDED_PROTO", "https"], **(settings or {})}
+        self.servers: list[Any] = []
+        try:
+            self.emperor = self._start(Emperor(directory, {**site_env(redis.url, database, behind), **place}))
+            self.router = self._start(
+                Router(directory, {**site_env(redis.url, database, settings), **place}, files / "router" / "uwsgi.ini",
+                       certificate)
+            )  # fmt: skip
+            nginx = self._start(Nginx(directory, self.emperor, files / "nginx", certificate))
+            apache, wstunnel = (
+                self._start(Apache(directory, self.emperor, files / "apache" / name, certificate, timeout=timeout))
+                for name in ("uws4r.conf", "uws4r-wstunnel.conf")
+            )
+        except BaseException:
+            self.stop()
+            raise
+        self.sites = {
+            name: Front(redis, server.env, ("127.0.0.1", port), server.uwsgi, 2, tls=tls)
+            for name, server, port, tls in (
+                ("emperor", self.emperor, self.emperor.port, None),
+                ("nginx", self.emperor, nginx.port, None),
+                ("nginx TLS", self.emperor, nginx.tls_port, certificate.context()),
+                ("apache", self.emperor, apache.port, None),
+                ("apache TLS", self.emperor, apache.tls_port, certificate.context()),
+                ("apache wstunnel", self.emperor, wstunnel.port, None),
+                ("apache wstunnel TLS", self.emperor, wstunnel.tls_port, certificate.context()),
+                ("router", self.router, self.router.port, None),
+                ("router TLS", self.router, self.router.tls_port, certificate.context()),
+            )
+        }
+
+    def _start(self, server: Any) -> Any:
+        self.servers.append(server)
+        return server
+
+    def stop(self) -> None:
+        for server in reversed(self.servers):
+            server.stop()
