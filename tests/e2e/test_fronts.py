@@ -1,14 +1,15 @@
 """
 Everything that may stand in front of the workers, with the shipped files as they are: the same small suite for all.
 
-What one of them cannot do, or does otherwise, is a row of :data:`DIFFERENCES`, and of the table in
-``docs/how-to/deploy.md``; the tests assert it.
+What one of them cannot do, or does otherwise, is a cell of the table in ``docs/how-to/deploy.md``, and is what the
+tests expect of it.
 """
 
-import os
+import contextlib
 import re
-import signal
+import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,30 +18,38 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_nginx import second_message_delays
-from tests.support.fronts import CLIENT, Apache, Certificate, Front, Fronts, reloaded_vassal
+from tests.support.fronts import APACHE_THREADS, CLIENT, Front, Fronts, reloaded_vassal
 from tests.support.servers import ROOT, RedisServer, Uwsgi, free_port, wait_until
 from tests.support.site import Site, site_env
 from tests.support.wire import BINARY, PING, PONG, TEXT, Client, Refused, close_frame, deflated, masked_frame
 
 pytestmark = pytest.mark.e2e
 
-NAMES = (
-    "emperor",
-    "nginx",
-    "nginx TLS",
-    "apache",
-    "apache TLS",
-    "apache wstunnel",
-    "apache wstunnel TLS",
-    "router",
-    "router TLS",
-)
+DEPLOY = (ROOT / "docs" / "how-to" / "deploy.md").read_text()
+
+
+def differences() -> dict[str, dict[str, str]]:
+    """The table of the documentation: ``{row: {front: cell}}``."""
+    lines = re.findall(r"^\|(.*)\|$", DEPLOY.partition("## What differs")[2], re.MULTILINE)
+    (_, *names), _, *rows = [[cell.strip() for cell in line.split("|")] for line in lines]
+    return {row: dict(zip((name.lower() for name in names), cells, strict=True)) for row, *cells in rows}
+
+
+DIFFERENCES = differences()
+PLAIN = tuple(DIFFERENCES["TLS"])
+NAMES = (*PLAIN, *(f"{name} TLS" for name, can in DIFFERENCES["TLS"].items() if can == "yes"))
+each_without_tls = pytest.mark.parametrize("front", PLAIN, indirect=True)
+
+
+def expected(front: Front, row: str) -> str:
+    return DIFFERENCES[row][front.name.removesuffix(" TLS")]
 
 
 @pytest.fixture(scope="module")
 def fronts(redis_server: RedisServer, database: Path) -> Iterator[Fronts]:
     with tempfile.TemporaryDirectory(prefix="uws4r-") as name:  # short: it is the path of Unix sockets
         fronts = Fronts(Path(name), redis_server, database)
+        assert set(fronts.sites) == set(NAMES)
         yield fronts
         fronts.stop()
 
@@ -124,15 +133,22 @@ def test_a_close_code_of_the_client_arrives_and_comes_back(front: Front, code: i
     wait_until(lambda: f"/ws/foo closed: {code} 'bye'" in front.uwsgi.log, "logged")
 
 
-def test_a_close_code_of_the_server_arrives(front: Front) -> None:
-    for mistake, code in (
-        (b"\x81\x02hi", 1002),
-        (masked_frame(TEXT, b"\xff"), 1007),
-        (masked_frame(TEXT, b"x" * ((1 << 20) + 1)), 1009),
-    ):
-        client = front.join("/ws/foo?subscribe-broadcast&publish-broadcast")
-        client.send_raw(mistake)
-        assert client.receive_close().close_code == code
+@pytest.mark.parametrize(("mistake", "code"), [(b"\x81\x02hi", 1002), (masked_frame(TEXT, b"\xff"), 1007)])
+def test_a_close_code_of_the_server_arrives(front: Front, mistake: bytes, code: int) -> None:
+    client = front.join("/ws/foo?subscribe-broadcast&publish-broadcast")
+    client.send_raw(mistake)
+    assert client.receive_close().close_code == code
+    client.send_raw(close_frame(code))
+    assert client.ended()
+
+
+def test_a_close_code_for_a_client_that_is_still_sending(front: Front) -> None:
+    client = front.join("/ws/foo?subscribe-broadcast&publish-broadcast")
+    may_be_lost = expected(front, "close frame for one who is still sending") == "may be lost"
+    with contextlib.suppress(OSError, EOFError) if may_be_lost else contextlib.nullcontext():
+        client.send("x" * ((1 << 20) + 1))
+        assert client.receive_close().close_code == 1009
+    wait_until(lambda: "/ws/foo closed: 1009" in front.uwsgi.log, "closed")
 
 
 def test_a_client_that_leaves_without_a_word_is_noticed(front: Front) -> None:
@@ -165,12 +181,12 @@ def test_the_origin_has_to_be_the_site_with_scheme_and_port(front: Front) -> Non
             front.connect("/ws/foo", {"Host": host, "Origin": foreign})
 
 
-def test_a_client_cannot_pretend_to_come_through_tls(front: Front) -> None:
-    if front.tls:
-        return
+def test_what_a_client_says_of_its_scheme(front: Front) -> None:
+    other = "http" if front.tls else "https"
     host = front.origin.partition("://")[2]
-    claims: dict[str, str | None] = {"Host": host, "Origin": f"https://{host}", "X-Forwarded-Proto": "https"}
-    with pytest.raises(Refused, match="403: b'This Origin"):
+    claims: dict[str, str | None] = {"Host": host, "Origin": f"{other}://{host}", "X-Forwarded-Proto": other}
+    believed = expected(front, "`X-Forwarded-Proto` of a client") == "believed"
+    with contextlib.nullcontext() if believed else pytest.raises(Refused, match="403: b'This Origin"):
         front.connect("/ws/foo", claims)
 
 
@@ -186,23 +202,60 @@ def test_two_messages_a_millisecond_apart_do_not_wait_for_an_acknowledgement(fro
     assert statistics.median(delays) < 0.020, delays
 
 
-def test_what_is_no_handshake(front: Front) -> None:
+def test_a_request_below_the_websockets_url_that_is_no_handshake(front: Front) -> None:
     response = front.request("GET", "/ws/foo")
-    print(response)
+    if expected(front, "below `/ws/`, but no handshake") == "Django's 404":
+        assert (response.status, b"websocket" in response.body) == (404, False)
+    else:
+        assert response.status == 400
+        assert response.body.startswith(b"Client does not wish to upgrade to a websocket")
 
 
-def test_frames_sent_with_the_handshake(front: Front) -> None:
+def test_frames_that_come_with_the_handshake(front: Front) -> None:
     client = Client(front.dial())
     front.opened.append(client)
-    client.request("/ws/foo?subscribe-broadcast&publish-broadcast&echo", after=masked_frame(PING, b"early"))
-    client.sock.settimeout(1)
-    print(client.frame())
+    client.request("/ws/foo", after=masked_frame(PING, b"early"))
+    client.send_raw(masked_frame(PING, b"later"))
+    pongs = [b"later"] if expected(front, "frames that come before the 101") == "lost" else [b"early", b"later"]
+    for pong in pongs:
+        frame = client.frame()
+        assert (frame.opcode, frame.payload) == (PONG, pong)
 
 
 def test_a_long_cookie(front: Front) -> None:
-    client = Client(front.dial())
-    front.opened.append(client)
-    print(client.request("/ws/foo", {"Cookie": "a=" + "b" * 16000}))
+    with Client(front.dial()) as client:
+        response = client.request("/ws/foo", {"Cookie": "long=" + "x" * (16 << 10)})
+        assert response is not None
+        cell = expected(front, "a header of 16 KB, a long cookie")
+        assert response.status == (101 if cell == "passes" else int(cell))
+
+
+@each_without_tls
+def test_many_websockets_at_once(front: Front) -> None:
+    """More of them than Apache has threads here."""
+
+    def open_or_wait() -> bool:
+        client = Client(front.dial())
+        front.opened.append(client)
+        client.request("/ws/many?subscribe-broadcast", read=False)
+        client.sock.settimeout(1.0)
+        try:
+            return client.read_response().status == 101
+        except TimeoutError:
+            return False
+
+    opened = 0
+    while opened < APACHE_THREADS + 10 and open_or_wait():
+        opened += 1
+    if expected(front, "an open websocket occupies") == "a thread":
+        assert opened <= APACHE_THREADS
+        front.opened[0].sock.close()
+        front.opened[-1].sock.settimeout(10)
+        assert front.opened[-1].read_response().status == 101
+    else:
+        assert opened == APACHE_THREADS + 10
+    for client in front.opened[1:]:
+        assert client.ping() == []
 
 
 def test_a_vassal_that_reloads_says_1012_through_all_of_them(fronts: Fronts) -> None:
@@ -228,3 +281,98 @@ def test_the_routers_workers_reload_with_1012_and_the_router_stays(fronts: Front
         site.join("/ws/foo?subscribe-broadcast")
         site.close_clients()
     assert fronts.router.uwsgi.log.count("spawned uWSGI http 1") == 1
+
+
+def test_the_router_says_1012_before_it_stops(fronts: Fronts) -> None:
+    """The last test of this file that needs it."""
+    sites = [site for site in fronts.sites.values() if site.uwsgi is fronts.router.uwsgi]
+    clients = [site.join("/ws/foo?subscribe-broadcast") for site in sites for _ in range(5)]
+    fronts.router.stop_softly()
+    for client in clients:
+        assert client.receive_close().close_code == 1012
+    for site in sites:
+        site.close_clients()
+
+
+def test_the_routers_command_line_as_the_how_to_has_it(
+    tmp_path: Path, redis_server: RedisServer, database: Path
+) -> None:
+    (command, _) = re.findall(r"^```sh\n(.*?)^```$", DEPLOY.partition("## uWSGI's router")[2], re.MULTILINE | re.DOTALL)
+    port = free_port()
+    for said, here in (("uwsgi ", ""), (":8000", f"127.0.0.1:{port}"), ("mysite.wsgi", "testsite.wsgi")):
+        assert said in command
+        command = command.replace(said, here)
+    env = site_env(redis_server.url, database)
+    options: list[str | Path] = [*command.split(), "--virtualenv", sys.prefix, "--die-on-term"]
+    uwsgi = Uwsgi(tmp_path, options, env, port)
+    try:
+        site = Site(redis_server, env, uwsgi.address, uwsgi, workers=2)
+        session = site.log_in("mary")
+        client = site.join("/ws/foo?subscribe-user&publish-user&echo", session=session, channel="user:mary:foo")
+        client.send("x" * 100_000)
+        assert client.receive() == "x" * 100_000
+        site.close_clients()
+        uwsgi.assert_healthy()
+    finally:
+        uwsgi.stop()
+
+
+def test_plain_http_on_the_port_of_tls_is_sent_to_tls(fronts: Fronts) -> None:
+    site = fronts.sites["nginx TLS"]
+    with Client(site.address) as client:
+        response = client.request("/page/", {"Host": f"localhost:{site.address[1]}", "Upgrade": None})
+        assert response is not None
+        assert (response.status, response.headers["location"]) == (308, f"{site.origin}/page/")
+
+
+# ---------------------------------------------------------------- silence
+
+SHORT = 3  # seconds that the files of the next tests have in the place of 120
+
+
+def with_short_timeouts(directory: Path) -> Path:
+    """The shipped files, but for the time after which a silent websocket is ended."""
+    for name in ("nginx", "apache", "router"):
+        shutil.copytree(ROOT / name, directory / name)
+    for path, line in (
+        ("nginx/uws4r.conf", "proxy_read_timeout 120s"),
+        ("apache/uws4r.conf", " timeout=120"),
+        ("router/uwsgi.ini", "http-timeout = 120"),
+    ):
+        text = (directory / path).read_text()
+        assert line in text
+        (directory / path).write_text(text.replace(line, line.replace("120", str(SHORT))))
+    return directory
+
+
+@pytest.fixture
+def silent(request: pytest.FixtureRequest, redis_server: RedisServer, database: Path) -> Iterator[Fronts]:
+    with tempfile.TemporaryDirectory(prefix="uws4r-") as name:
+        directory = Path(name)
+        settings = {"UWS4R_PING_INTERVAL": request.param}
+        fronts = Fronts(directory, redis_server, database, with_short_timeouts(directory), settings, timeout=SHORT)
+        yield fronts
+        fronts.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("silent", [0.5], indirect=True)
+def test_pings_keep_an_idle_websocket(silent: Fronts) -> None:
+    clients = {name: site.join("/ws/idle?subscribe-broadcast") for name, site in silent.sites.items()}
+    since = time.monotonic()
+    while time.monotonic() - since < 2.5 * SHORT:
+        for name, client in clients.items():
+            frame = client.frame()
+            assert frame.opcode == PING, name
+            client.send_raw(masked_frame(PONG, frame.payload))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("silent", [2 * SHORT], indirect=True)
+def test_without_them_it_is_ended_where_the_table_says_so(silent: Fronts) -> None:
+    clients = {name: site.join("/ws/idle?subscribe-broadcast") for name, site in silent.sites.items()}
+    for name, client in clients.items():
+        if DIFFERENCES["silence that ends a websocket"][name.removesuffix(" TLS")] == "never":
+            assert client.frame().opcode == PING, name
+        else:
+            assert client.ended(), name

@@ -28,6 +28,7 @@ CLIENT = "127.0.0.2"
 class Front(Site):
     """A site as its visitors reach it: through TLS or not, from an address of their own."""
 
+    name: str = ""
     tls: ssl.SSLContext | None = None
 
     @property
@@ -38,7 +39,8 @@ class Front(Site):
         plain = socket.create_connection(self.address, TIMEOUT, (CLIENT, 0))
         if self.tls is None:
             return plain
-        return self.tls.wrap_socket(plain, server_hostname="localhost")
+        with plain:  # its descriptor is the other's then
+            return self.tls.wrap_socket(plain, server_hostname="localhost")
 
 
 @dataclass
@@ -102,27 +104,26 @@ class Nginx:
         self.process.stop()
 
 
+APACHE_THREADS = 50
 APACHE_MODULES = Path("/usr/lib/apache2/modules")
 # What Debian's has on from the start, as far as it matters here; each of our files names the rest.
-APACHE_USUAL = ("mpm_event", "authz_core", "alias", "mime", "reqtimeout")
+APACHE_USUAL = ("mpm_event", "authz_core", "alias", "reqtimeout")
 APACHE_MAIN = """
 ServerRoot {directory}
 PidFile {directory}/{name}.pid
 DefaultRuntimeDir {directory}
-Mutex posixsem
 ServerName localhost
 ErrorLog /dev/stderr
 LogLevel warn
 {modules}
 {user}
 Timeout {timeout}
-TypesConfig /etc/mime.types
-ServerLimit {processes}
-StartServers {processes}
-ThreadsPerChild 25
-MaxRequestWorkers {workers}
+ServerLimit 1
+StartServers 1
+ThreadsPerChild {threads}
+MaxRequestWorkers {threads}
 MinSpareThreads 1
-MaxSpareThreads {workers}
+MaxSpareThreads {threads}
 <Directory />
     Require all denied
 </Directory>
@@ -162,8 +163,7 @@ class Apache:
         emperor: Emperor,
         file: Path,
         certificate: Certificate,
-        workers: int = 75,
-        timeout: int = 60,
+        timeout: int,
     ) -> None:
         self.port, self.tls_port = free_port(), free_port()
         hosts = APACHE_HOST.format(port=self.port, file=file, tls="")
@@ -179,8 +179,7 @@ class Apache:
                 modules="\n".join(f"LoadModule {name}_module {APACHE_MODULES}/mod_{name}.so" for name in modules),
                 user=f"User {user[0]}\nGroup {user[1]}" if user else "",
                 timeout=timeout,
-                workers=workers,
-                processes=workers // 25,
+                threads=APACHE_THREADS,
                 run=emperor.run,
                 static=emperor.env["UWS4R_STATIC"],
                 hosts=hosts,
@@ -212,6 +211,9 @@ class Router:
 
     def reload(self) -> None:
         self.uwsgi.process.process.send_signal(signal.SIGHUP)
+
+    def stop_softly(self) -> None:
+        self.uwsgi.process.process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
         assert self.uwsgi.stop(signal.SIGTERM) == 0
@@ -273,15 +275,15 @@ class Fronts:
             self.stop()
             raise
         self.sites = {
-            name: Front(redis, server.env, ("127.0.0.1", port), server.uwsgi, 2, tls=tls)
+            name: Front(redis, server.env, ("127.0.0.1", port), server.uwsgi, 2, name=name, tls=tls)
             for name, server, port, tls in (
                 ("emperor", self.emperor, self.emperor.port, None),
                 ("nginx", self.emperor, nginx.port, None),
                 ("nginx TLS", self.emperor, nginx.tls_port, certificate.context()),
                 ("apache", self.emperor, apache.port, None),
                 ("apache TLS", self.emperor, apache.tls_port, certificate.context()),
-                ("apache wstunnel", self.emperor, wstunnel.port, None),
-                ("apache wstunnel TLS", self.emperor, wstunnel.tls_port, certificate.context()),
+                ("wstunnel", self.emperor, wstunnel.port, None),
+                ("wstunnel TLS", self.emperor, wstunnel.tls_port, certificate.context()),
                 ("router", self.router, self.router.port, None),
                 ("router TLS", self.router, self.router.tls_port, certificate.context()),
             )
@@ -292,5 +294,7 @@ class Fronts:
         return server
 
     def stop(self) -> None:
+        for site in getattr(self, "sites", {}).values():
+            site.close_clients()
         for server in reversed(self.servers):
             server.stop()
