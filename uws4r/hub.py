@@ -77,6 +77,7 @@ class Hub:
         self._told_of_binary = False
         self._overrides: dict[Connection, Overrides] = {}  # of the few whose subscriber class has some
         self._left: dict[Connection, Callable[[], None]] = {}  # of those that somebody counts
+        self._overdue: dict[Connection, float] = {}  # no answer before the next ping was due: until when it may come
         self._ticking = False
         options = self.options
         self._limits = Limits(options.max_message_size, options.max_message_rate, options.max_byte_rate)
@@ -414,16 +415,24 @@ class Hub:
             self._drop(connection)
             return
         silence = self.loop.silence(connection)
+        interval, timeout = self.options.ping_interval, self.options.ping_timeout
         if connection.paused:  # its pong would not be read
-            self.loop.set_timer(connection, self.options.ping_interval)
+            self.loop.set_timer(connection, interval)
         elif connection.pinged:
-            self._fail(connection, CloseCode.INTERNAL_ERROR, "no answer to the ping")
-        elif silence + 0.2 < self.options.ping_interval:  # 0.2: two ticks of the wheel
-            self.loop.set_timer(connection, self.options.ping_interval - silence)
+            now = time.monotonic()
+            left = self._overdue.setdefault(connection, now + timeout - interval) - now
+            if left > 0:
+                self.loop.set_timer(connection, min(interval, left))
+            else:
+                self._fail(connection, CloseCode.INTERNAL_ERROR, "no answer to the ping")
+        elif silence + 0.2 < interval:  # 0.2: two ticks of the wheel
+            self.loop.set_timer(connection, interval - silence)
         else:
             self.fanout.write(connection, Opcode.PING, b"")
             connection.pinged = True
-            self.loop.set_timer(connection, self.options.ping_timeout)
+            self._overdue.pop(connection, None)
+            # Where the answer may take longer than the time between two pings, the next one is due before that.
+            self.loop.set_timer(connection, min(interval, timeout))
 
     def _drop(self, connection: Connection) -> None:
         """Close the descriptor; the last thing that happens to a connection."""
@@ -432,6 +441,7 @@ class Hub:
         self._leave(connection)
         if self._heartbeats is not None:
             self._heartbeats.remove(connection)
+        self._overdue.pop(connection, None)
         if not connection.close_code:
             counters.add(CLOSED, "1006 without a close frame")
         code = connection.close_code or CloseCode.ABNORMAL
