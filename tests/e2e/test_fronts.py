@@ -159,11 +159,12 @@ def test_a_client_that_leaves_without_a_word_is_noticed(front: Front) -> None:
 
 
 def test_a_refusal_comes_with_its_sentence(front: Front) -> None:
-    for headers, status, sentence in (
+    refusals: tuple[tuple[dict[str, str | None], int, bytes | None], ...] = (
         ({"Origin": "http://evil.example"}, 403, b"This Origin may not open websockets here.\n"),
         ({"Sec-WebSocket-Version": "8"}, 426, None),
         ({"Sec-WebSocket-Key": "short"}, 400, None),
-    ):
+    )
+    for headers, status, sentence in refusals:
         with pytest.raises(Refused) as refused:
             front.connect("/ws/foo", headers)
         response = refused.value.response
