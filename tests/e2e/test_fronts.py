@@ -272,16 +272,24 @@ def test_a_vassal_that_reloads_says_1012_through_all_of_them(fronts: Fronts) -> 
         site.close_clients()
 
 
-def test_the_routers_workers_reload_with_1012_and_the_router_stays(fronts: Fronts) -> None:
-    sites = [site for site in fronts.sites.values() if site.uwsgi is fronts.router.uwsgi]
-    clients = [site.join("/ws/foo?subscribe-broadcast") for site in sites for _ in range(5)]
-    fronts.router.reload()
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in PLAIN if name != "emperor"] + ["emperor"])
+def test_a_reload_of_the_one_in_front(fronts: Fronts, name: str) -> None:
+    """The emperor is the last: all that is behind it starts anew."""
+    sites = [fronts.sites[name], *([fronts.sites[f"{name} TLS"]] if DIFFERENCES["TLS"][name] == "yes" else [])]
+    clients = [site.join("/ws/reload?subscribe-broadcast") for site in sites for _ in range(5)]
+    ready = fronts.emperor.uwsgi.log.count("is ready to accept requests")
+    fronts.reload(name)
     for client in clients:
-        assert client.receive_close().close_code == 1012
+        if DIFFERENCES["a reload of the one in front"][name] == "stays":
+            assert client.ping() == []
+        else:
+            assert client.receive_close().close_code == 1012
+    if name == "emperor":
+        wait_until(lambda: fronts.emperor.uwsgi.log.count("is ready to accept requests") == ready + 2, "vassals", 30)
     for site in sites:
-        site.join("/ws/foo?subscribe-broadcast")
+        site.join("/ws/reload?subscribe-broadcast").ping()
         site.close_clients()
-    assert fronts.router.uwsgi.log.count("spawned uWSGI http 1") == 1
 
 
 def test_the_router_says_1012_before_it_stops(fronts: Fronts) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.deployed import NGINX_MAIN, Emperor, answers
-from tests.support.servers import ROOT, SITE, Process, RedisServer, Uwsgi, free_port
+from tests.support.servers import ROOT, SITE, Process, RedisServer, Uwsgi, free_port, wait_until
 from tests.support.site import Site, site_env
 from tests.support.wire import TIMEOUT
 
@@ -100,6 +100,15 @@ class Nginx:
         self.process = Process([program, "-p", directory, "-c", config], directory / "nginx.log")
         self.process.wait_ready(lambda: answers(self.port))
 
+    def _workers(self) -> set[str]:
+        pid = self.process.process.pid
+        return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+    def reload(self) -> None:
+        before = self._workers()
+        self.process.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self._workers() - before, "a new worker of NGiNX")
+
     def stop(self) -> None:
         self.process.stop()
 
@@ -118,9 +127,9 @@ LogLevel warn
 {modules}
 {user}
 Timeout {timeout}
-ServerLimit 1
-StartServers 1
-ThreadsPerChild {threads}
+ServerLimit 4
+StartServers 2
+ThreadsPerChild 25
 MaxRequestWorkers {threads}
 MinSpareThreads 1
 MaxSpareThreads {threads}
@@ -189,6 +198,13 @@ class Apache:
             ["/usr/sbin/apache2", "-D", "FOREGROUND", "-f", config], directory / f"{config.stem}.log"
         )
         self.process.wait_ready(lambda: answers(self.port))
+
+    def reload(self) -> None:
+        """What ``apachectl graceful`` does."""
+        ready = "resuming normal operations"
+        before = self.process.log.count(ready)
+        self.process.process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: self.process.log.count(ready) > before, "Apache ready again")
 
     def stop(self) -> None:
         self.process.stop()
@@ -274,6 +290,7 @@ class Fronts:
         except BaseException:
             self.stop()
             raise
+        self.in_front = {"nginx": nginx, "apache": apache, "wstunnel": wstunnel, "router": self.router}
         self.sites = {
             name: Front(redis, server.env, ("127.0.0.1", port), server.uwsgi, 2, name=name, tls=tls)
             for name, server, port, tls in (
@@ -288,6 +305,13 @@ class Fronts:
                 ("router TLS", self.router, self.router.tls_port, certificate.context()),
             )
         }
+
+    def reload(self, name: str) -> None:
+        """Have the one in front read its options again; the emperor is not ready again when this returns."""
+        if name == "emperor":
+            self.emperor.uwsgi.process.process.send_signal(signal.SIGHUP)
+        else:
+            self.in_front[name].reload()
 
     def _start(self, server: Any) -> Any:
         self.servers.append(server)
