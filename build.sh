@@ -52,9 +52,13 @@ missing_packages() {
     # uWSGI without PCRE has no `route =`, and the emperor cannot tell websockets from pages.
     echo '#include <pcre2.h>' | gcc -E -DPCRE2_CODE_UNIT_WIDTH=8 - >/dev/null 2>&1 || echo libpcre2-dev
     echo '#include <zlib.h>' | gcc -E - >/dev/null 2>&1 || echo zlib1g-dev
+    # And uWSGI without OpenSSL has no `https =`.
+    echo '#include <openssl/ssl.h>' | gcc -E - >/dev/null 2>&1 || echo libssl-dev
     command -v redis-server >/dev/null || echo redis-server
     if [ "${1:-}" = tests ]; then
         command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || echo nginx-light
+        # The server and its modules, without the service.
+        [ -x /usr/sbin/apache2 ] || echo apache2-bin
         command -v chromium >/dev/null || echo chromium
         command -v chromedriver >/dev/null || echo chromium-driver
         command -v openssl >/dev/null || echo openssl
@@ -124,11 +128,17 @@ virtual_environment() {
     fi
 }
 
-uwsgi_with_routes() {
-    "$VENV/bin/uwsgi" --help 2>/dev/null | grep -q -- '--route ' && return 0
-    say "uWSGI, with PCRE2"
+uwsgi_has_all() {
+    local help
+    help=$("$VENV/bin/uwsgi" --help 2>/dev/null) || return 1
+    grep -q -- '--route ' <<<"$help" && grep -q -- '--https ' <<<"$help"
+}
+
+uwsgi_with_all() {
+    uwsgi_has_all && return 0
+    say "uWSGI, with PCRE2 and OpenSSL"
     "$VENV/bin/pip" install --quiet --force-reinstall --no-deps --no-cache-dir --no-binary uwsgi uwsgi
-    "$VENV/bin/uwsgi" --help | grep -q -- '--route ' || fail "uWSGI was built without internal routing (PCRE2)"
+    uwsgi_has_all || fail "uWSGI was built without internal routing (PCRE2), or without TLS (OpenSSL)"
 }
 
 source_digest() {
@@ -146,7 +156,7 @@ extensions() {
 build() {
     system_packages "$@"
     virtual_environment
-    uwsgi_with_routes
+    uwsgi_with_all
     extensions
 }
 

@@ -422,12 +422,8 @@ class Hub:
         if not connection.is_open:
             self._drop(connection)
             return
-        silence, interval, timeout = (
-            self.loop.silence(connection),
-            self.options.ping_interval,
-            self.options.ping_timeout,
-        )
-        left = interval + timeout - silence
+        interval, silence = self.options.ping_interval, self.loop.silence(connection)
+        left = interval + self.options.ping_timeout - silence
         if connection.paused:  # its pong would not be read
             self.loop.set_timer(connection, interval)
         elif connection.pinged and left < 0.2:  # two ticks of the wheel
@@ -440,7 +436,7 @@ class Hub:
             self.fanout.write(connection, Opcode.PING, b"")
             connection.pinged = True
             # Where an answer may take longer than an interval, the next ping may be due before its time is over.
-            self.loop.set_timer(connection, min(interval, timeout))
+            self.loop.set_timer(connection, min(interval, self.options.ping_timeout))
 
     def _drop(self, connection: Connection) -> None:
         """Close the descriptor; the last thing that happens to a connection."""

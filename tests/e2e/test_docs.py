@@ -174,8 +174,8 @@ def test_the_tutorial(tmp_path: Path, redis_server: RedisServer, installed: Path
 
 def test_behind_nginx_as_the_how_to_says(redis_server: RedisServer, database: Path) -> None:
     redis_server.client.flushall()
-    start, *_ = blocks("how-to/nginx.md", "sh")
-    server, *_ = blocks("how-to/nginx.md", "nginx")
+    start, *_ = blocks("how-to/deploy.md", "sh")
+    server, *_ = blocks("how-to/deploy.md", "nginx")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="uws4r-") as name:
         directory = Path(name)

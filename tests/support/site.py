@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -54,12 +55,16 @@ class Site:
     workers: int = 1
     opened: list[Client] = field(default_factory=list)
 
+    def dial(self) -> tuple[str, int] | socket.socket:
+        """What a client is given to connect to; a subclass makes the connection itself."""
+        return self.address
+
     def connect(self, path: str, headers: dict[str, str | None] | None = None, session: str | None = None) -> Client:
         """An open websocket, closed at the end of the test."""
         headers = dict(headers or {})
         if session is not None:
             headers["Cookie"] = f"sessionid={session}"
-        client = connect(self.address, path, headers)
+        client = connect(self.dial(), path, headers)
         self.opened.append(client)
         return client
 
@@ -86,7 +91,7 @@ class Site:
         while self.redis.subscriptions(name) < self.workers:
             assert time.monotonic() < deadline, "one worker gets no connection"
             # Many handshakes at once: a worker that is busy with one leaves the next to another.
-            burst = [Client(self.address) for _ in range(10)]
+            burst = [Client(self.dial()) for _ in range(10)]
             for client in burst:
                 client.request(path, read=False)
             for client in burst:
@@ -99,7 +104,7 @@ class Site:
 
     def request(self, method: str, path: str, body: str = "", session: str | None = None) -> Any:
         """A page of the site."""
-        with Client(self.address) as client:
+        with Client(self.dial()) as client:
             client.request(
                 path,
                 {

@@ -238,7 +238,9 @@ class Client:
         return False
 
 
-def connect(address: tuple[str, int] | str, path: str, headers: dict[str, str | None] | None = None) -> Client:
+def connect(
+    address: tuple[str, int] | str | socket.socket, path: str, headers: dict[str, str | None] | None = None
+) -> Client:
     """An open websocket."""
     client = Client(address)
     try:
