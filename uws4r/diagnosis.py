@@ -60,7 +60,8 @@ def of_connecting(error: Exception, target: Target) -> Finding:
             "a certificate for this name with its whole chain (NGiNX: ssl_certificate); --insecure goes on without",
         )
     if isinstance(error, ssl.SSLError):
-        if "WRONG_VERSION_NUMBER" in str(error) or "HTTP_REQUEST" in str(error):
+        # What speaks HTTP answers, or closes the connection, as uWSGI does.
+        if isinstance(error, ssl.SSLEOFError) or "WRONG_VERSION_NUMBER" in str(error):
             return Finding(
                 FAILED, seen, "this port speaks no TLS", "http:// or ws:// in the URL, or NGiNX: listen … ssl"
             )
@@ -180,7 +181,9 @@ def of_answer(answer: Answer, asked: Asked) -> Finding:
     if answer.status == 404:
         if who == "NGiNX":
             return Finding(FAILED, seen, f"NGiNX has no location for {asked.target.path}, and looks for a file", route)
-        means = f"{asked.target.path} did not get to uws4r but to pages; or WEBSOCKET_URL is another one there"
+        means = (
+            f"{asked.target.path} got to pages: not routed, its prefix stripped, or WEBSOCKET_URL is another one there"
+        )
         return Finding(FAILED, seen, means, f"{route}; settings.py: WEBSOCKET_URL = {asked.websocket_url!r}")
     if answer.status in (502, 504) or (answer.status == 503 and who != "Django"):
         slow = answer.status == 504
@@ -300,8 +303,8 @@ def of_origin(asked: Asked, accepted: Sequence[str], listed: Sequence[str]) -> F
                 FAILED,
                 seen,
                 f"{seen_as} one without TLS, because Django is not told of it",
-                'settings.py: SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https"); '
-                "NGiNX: proxy_set_header X-Forwarded-Proto $scheme;",
+                "NGiNX: proxy_set_header X-Forwarded-Proto $scheme; "
+                'settings.py: SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")',
             )
         return Finding(
             FAILED,

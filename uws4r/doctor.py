@@ -291,6 +291,8 @@ class Doctor:
         """Find out which Origin would be let in, which tells what the site takes itself for."""
         listed = [*settings.CSRF_TRUSTED_ORIGINS, *conf.UWS4R_ALLOWED_ORIGINS]
         target = asked.target
+        if asked.origin != target.origin:
+            return of_origin(asked, (), listed)
         bare = target._replace(port=443 if target.secure else 80).authority
         accepted = []
         candidates = [f"{scheme}://{name}" for scheme in ("http", "https") for name in (target.authority, bare)]

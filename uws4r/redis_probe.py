@@ -46,7 +46,8 @@ def of_redis(error: Exception) -> Finding:
 def forbidden(error: Exception) -> bool:
     """Whether an ACL of Redis is the reason."""
     known = isinstance(error, redis.exceptions.NoPermissionError)
-    return known or re.search(r"NOPERM|ACL failure|no permissions", str(error), re.IGNORECASE) is not None
+    said = r"NOPERM|ACL failure|no permissions|executing the script can't"
+    return known or re.search(said, str(error), re.IGNORECASE) is not None
 
 
 def user() -> str:
@@ -124,7 +125,7 @@ def of_permissions(facility: str, timeout: float) -> Finding:
         client.close()
     if not refused:
         return Finding(OK, f"{', '.join(dict.fromkeys(done))} are allowed")
-    grants = " ".join(dict.fromkeys(grant for _, grant in refused))
+    grants = " ".join(dict.fromkeys(grant for _, grant in refused if grant))
     return Finding(
         FAILED,
         f"forbidden to the user {user()!r}: {', '.join(tried for tried, _ in refused)}",
@@ -150,13 +151,15 @@ def _attempts(client: redis.Redis, facility: str, timeout: float) -> Iterator[tu
         yield "SET", pattern, partial(client.set, name, b"", ex=1)
         yield "MGET", pattern, partial(client.mget, [name])
         yield "EVAL", pattern, partial(client.eval, PUBLISH_SCRIPT, 1, name, b"", 1)
-    yield "MULTI", "", partial(_transaction, client, channels[0].name)
+    yield "MULTI", "", partial(_together, client, "MULTI", "DISCARD")
+    yield "EXEC", "", partial(_together, client, "MULTI", "EXEC")
 
 
-def _transaction(client: redis.Redis, name: bytes) -> None:
-    pipeline = client.pipeline(transaction=True)
-    pipeline.publish(name, b"")
-    pipeline.execute()
+def _together(client: redis.Redis, *commands: str) -> None:
+    # A pipeline of redis-py would tell of EXEC without MULTI where MULTI is what is forbidden.
+    with client.client() as single:
+        for command in commands:
+            single.execute_command(command)
 
 
 def _subscribe(client: redis.Redis, name: bytes, timeout: float) -> None:
@@ -174,6 +177,8 @@ def _grant(said: str, command: str, pattern: str) -> str:
         return f"&{pattern}"
     if "key" in said:
         return f"~{pattern}"
+    if "executing the script" in said:  # a command in it, which has been tried by itself
+        return ""
     return f"+{command.lower()}" + (" +unsubscribe" if command == "SUBSCRIBE" else "")
 
 
