@@ -55,7 +55,7 @@ def of_connecting(error: Exception, target: Target) -> Finding:
     if isinstance(error, ssl.SSLCertVerificationError):
         return Finding(
             FAILED,
-            f"{target.host}:{target.port}: {error.verify_message or _plain(error)}",
+            f"{target.host}:{target.port}: {getattr(error, 'verify_message', '') or _plain(error)}",
             "the certificate is not trusted: browsers refuse it too, for websockets without asking",
             "a certificate for this name with its whole chain (NGiNX: ssl_certificate); --insecure goes on without",
         )

@@ -81,10 +81,12 @@ class Doctor:
     def steps(self) -> Iterator[Step]:
         """Do one step after the other, and yield what each has found."""
         try:
-            yield from self._steps()
+            for name, finding in self._steps():
+                yield Step(name, Finding(*map(_readable, finding)))
         except Exception as error:  # an administrator who looks for an error shall not find ours
             means = "the doctor met something that it does not know"
-            yield Step("doctor", Finding(FAILED, f"{type(error).__name__}: {error}", means, "please report it"))
+            seen = _readable(f"{type(error).__name__}: {error}")
+            yield Step("doctor", Finding(FAILED, seen, means, "please report it"))
 
     def _steps(self) -> Iterator[Step]:
         wrong = False
@@ -474,6 +476,11 @@ class _Dial(NamedTuple):
             return probe, answer
         connection.close()
         return None, answer
+
+
+def _readable(text: str) -> str:
+    # Servers have a say in it, and terminals obey control characters.
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _milliseconds(since: float) -> str:
