@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -437,7 +438,9 @@ def test_another_database(world: World) -> None:
 
 
 def test_no_worker_yet(own_redis: RedisServer) -> None:
-    report = examine(own_redis.url)
+    began = time.monotonic()
+    report = examine(own_redis.url, timeout=30.0)
+    assert time.monotonic() - began < 15  # nobody is waited for
     assert "none has served a websocket yet" in report.text("workers")
 
 
