@@ -19,6 +19,7 @@ from django.test import override_settings
 
 from tests.support.deployed import start_nginx
 from tests.support.fronts import Canned, Collecting
+from tests.support.runserver import Runserver
 from tests.support.servers import SITE, FakeRedis, RedisServer, free_port
 from tests.support.site import Site, manage, serve
 from uws4r.doctor import Doctor, Options
@@ -442,6 +443,13 @@ def test_no_worker_yet(own_redis: RedisServer) -> None:
     report = examine(own_redis.url, timeout=30.0)
     assert time.monotonic() - began < 15  # nobody is waited for
     assert "none has served a websocket yet" in report.text("workers")
+
+
+def test_runserver_is_no_server_for_strangers(runserver: Runserver, own_redis: RedisServer) -> None:
+    server = runserver("--noreload", redis=own_redis)
+    report = examine(own_redis.url, f"http://127.0.0.1:{server.port}/")
+    assert not report.broken(), str(report)
+    assert "manage.py runserver (" in report.text("workers")
 
 
 # ---------------------------------------------------------------- what the site allows
