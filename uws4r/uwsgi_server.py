@@ -54,7 +54,7 @@ HARMFUL_OPTIONS = {
 # What else of a worker's options says how it is deployed; none can hold a secret.
 TOLD_OPTIONS = (
     "master", "processes", "workers", "threads", "enable-threads", "lazy-apps", "need-app", "single-interpreter",
-    "max-fd", "listen", "buffer-size", "socket", "http-socket", "http", "http-timeout", "socket-timeout",
+    "gevent", "max-fd", "listen", "buffer-size", "socket", "http-socket", "http", "http-timeout", "socket-timeout",
 )  # fmt: skip
 
 # Loops of uWSGI that own the worker's thread, or make threads out of greenlets.
