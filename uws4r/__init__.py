@@ -17,6 +17,7 @@ The modules in reading order, from the wire to the web; each imports only from t
 - ``checks`` of the settings, ``uwsgi_server``, ``wsgi`` what uWSGI loads
 - ``settings``, ``exceptions``, ``uwsgi_runserver``, ``wsgi_server`` names that ws4redis had
 - ``wsgiref_server``, ``django_runserver``, ``embedded_redis``, ``management`` the websockets of ``manage.py runserver``
+- ``probe`` a websocket client, ``diagnosis`` what its answers mean, ``redis_probe``, ``doctor`` asks them all
 - ``signals``, ``context_processors``, ``templatetags``, ``apps`` the Django app
 - ``testing`` for the tests of a site
 """

@@ -322,9 +322,21 @@ def require_right_settings() -> None:
         raise ConfigurationError("; ".join(f"{error.msg}. {error.hint} ({error.id})" for error in errors))
 
 
+ALWAYS = (wrong_values, unknown_settings, leftovers, ambiguous_prefix)
+DEPLOYED = (open_to_everybody, shared_redis)
+
+
 def connect() -> None:
     """Register the checks; safe to call again."""
-    for check in (wrong_values, unknown_settings, leftovers, ambiguous_prefix):
+    for check in ALWAYS:
         register(check, Tags.compatibility if check is leftovers else "uws4r")
-    for check in (open_to_everybody, shared_redis):
+    for check in DEPLOYED:
         register(check, Tags.security, deploy=True)
+
+
+def found() -> list[CheckMessage]:
+    """Return what all of these checks say of the settings as they are; those of a deployment where DEBUG is off."""
+    errors = wrong_values()
+    if errors:  # the others take the settings for right
+        return errors
+    return [message for check in (*ALWAYS, *(() if settings.DEBUG else DEPLOYED)) for message in check()]

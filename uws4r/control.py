@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from uws4r._connection import Connection
@@ -55,16 +55,19 @@ class Control:
 
     Args:
         sessions: Looks at the sessions of clients; None where there are none.
+        about: What else to say of this worker when its status is asked for; JSON can say it.
     """
 
-    def __init__(self, hub: Hub, sessions: SessionChecks | None = None) -> None:
+    def __init__(self, hub: Hub, sessions: SessionChecks | None = None, about: Mapping[str, Any] | None = None) -> None:
         self._hub = hub
         self._sessions = sessions
+        self._about = about or {}
         self._gathered: list[Order] = []
         self._acts: dict[str, Callable[[Connection, Order], None]] = {
             "close": self._close,
             "leave": self._leave,
             "check": self._check,
+            "find": lambda connection, order: None,  # the answer says how many were met
         }
         hub.fanout.on_control = self.receive
 
@@ -76,7 +79,7 @@ class Control:
             logger.warning("what came as an order is none: %s", ascii(str(error))[:200])
             return
         if order.do == "status":
-            self._answer(order, status(self._hub))
+            self._answer(order, {**status(self._hub), **self._about})
         elif order.do in self._acts:
             if not self._gathered:
                 self._hub.call_later(GATHER, self._carry_out)

@@ -55,7 +55,7 @@ def ask(timeout: float = 3.0, **order: Any) -> list[dict[str, Any]]:
         listener.get_message(timeout=timeout)  # subscribed
         workers = client.publish(control_channel(), json.dumps({**order, "reply_to": reply_to}))
         deadline = time.monotonic() + timeout
-        for answer in _messages(listener, deadline):
+        for answer in _messages(listener, deadline) if workers else ():
             answers.append(json.loads(answer))
             if len(answers) >= workers:
                 break

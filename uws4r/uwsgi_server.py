@@ -39,6 +39,26 @@ UNUSABLE_SOCKETS = (
 )
 
 
+# To uWSGI an open websocket is no request: a worker with thousands of them looks idle, and is ended like any other.
+HARMFUL_OPTIONS = {
+    "max-requests": "ends a worker after so many requests, and all its websockets with it",
+    "max-worker-lifetime": "ends a worker after so many seconds, and all its websockets with it",
+    "reload-on-rss": "ends a worker that has grown, and all its websockets with it",
+    "reload-on-as": "ends a worker that has grown, and all its websockets with it",
+    "evil-reload-on-rss": "ends a worker that has grown, and all its websockets with it",
+    "evil-reload-on-as": "ends a worker that has grown, and all its websockets with it",
+    "cheaper": "ends workers that seem to have nothing to do, and all their websockets with them",
+    "cheap": "ends workers that seem to have nothing to do, and all their websockets with them",
+    "idle": "ends workers when no request comes, and all their websockets with them",
+    "harakiri": "kills a worker for one slow request, and all its websockets with it",
+}
+
+# What else of a worker's options says how it is deployed; none can hold a secret.
+TOLD_OPTIONS = (
+    "master", "processes", "workers", "threads", "enable-threads", "lazy-apps", "need-app", "single-interpreter",
+    "gevent", "max-fd", "listen", "buffer-size", "socket", "http-socket", "http", "http-timeout", "socket-timeout",
+)  # fmt: skip
+
 # Loops of uWSGI that own the worker's thread.
 UNSUPPORTED_ENGINES = ("async", "asyncio", "tornado")
 
@@ -48,6 +68,38 @@ def _option(name: str) -> Any:
         if key in uwsgi.opt:
             return uwsgi.opt[key]
     return None
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of uWSGI's as JSON can say it."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def harmful_options() -> dict[str, Any]:
+    """Return the options of this uWSGI that end workers for reasons that websockets do not count for."""
+    values = {name: _plain(_option(name)) for name in HARMFUL_OPTIONS}
+    return {name: value for name, value in values.items() if value not in (None, "0", "false")}
+
+
+def about_server() -> dict[str, Any]:
+    """Return what ``manage.py uws4r`` tells of this worker's uWSGI."""
+    if uwsgi is None:
+        return {}
+    told = {name: _plain(_option(name)) for name in TOLD_OPTIONS}
+    return {
+        "name": "uWSGI",
+        "version": _plain(uwsgi.version),
+        "processes": uwsgi.numproc,
+        "threads": _has_threads(),
+        "options": {**{name: value for name, value in told.items() if value is not None}, **harmful_options()},
+    }
+
+
+def _has_threads() -> bool:
+    # On by default in newer versions; where uWSGI does not tell, the options do.
+    return bool(getattr(uwsgi, "has_threads", _option("enable-threads") or _option("threads")))
 
 
 def check_server() -> None:
@@ -68,8 +120,7 @@ def check_server() -> None:
             "gevent-monkey-patch patches when the site is loaded already, too late for Django's database connections: "
             "leave it out, and begin wsgi.py with `from gevent import monkey; monkey.patch_all()`"
         )
-    # On by default in newer versions; where uWSGI does not tell, the options do.
-    if not getattr(uwsgi, "has_threads", _option("enable-threads") or _option("threads")):
+    if not _has_threads():
         raise ConfigurationError(
             "uws4r's hub runs in a thread of its own: set enable-threads = true (--enable-threads) for this uWSGI"
         )
@@ -79,6 +130,9 @@ def check_server() -> None:
                 f"websockets cannot be detached from {name}: serve them on `socket` or `http-socket`, "
                 "and end TLS in NGiNX or with uWSGI's router (https = …)"
             )
+    if uwsgi.worker_id() <= 1:  # 0: before the fork; with lazy-apps each worker comes here
+        for name, value in harmful_options().items():
+            logger.warning("%s = %s %s: leave it out for websockets", name, value, HARMFUL_OPTIONS[name])
     if not apps.is_installed("uws4r"):
         logger.warning('"uws4r" is not in INSTALLED_APPS: users\' groups will not be known to subscribe-group')
     try:

@@ -1,23 +1,27 @@
 """What a worker needs whatever its server is: a hub made from the settings, and a look at Redis."""
 
 import resource
+from collections.abc import Mapping
+from typing import Any
 
+from uws4r import __version__
 from uws4r.attachment import HubOptions
 from uws4r.conf import conf
 from uws4r.control import Control
 from uws4r.hub import Hub
 from uws4r.link import open_connection
 from uws4r.orders import control_channel
-from uws4r.redis_store import link_connection
+from uws4r.redis_store import link_connection, make_client
 from uws4r.sessions import ReadSession, SessionChecks
 
 
-def make_hub(read_session: ReadSession) -> Hub:
+def make_hub(read_session: ReadSession, server: Mapping[str, Any]) -> Hub:
     """
     Return a hub with the present settings, which may have as many descriptors as the system allows.
 
     Args:
         read_session: Reads a client's session.
+        server: What to say of this worker's server when its status is asked for; JSON can say it.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -39,8 +43,20 @@ def make_hub(read_session: ReadSession) -> Hub:
             control=control_channel().encode(),
         ),
     )
-    Control(hub, SessionChecks(read_session, conf.UWS4R_SESSION_CHECK, hub))
+    about = {"uws4r": __version__, "descriptors": hard, "settings": told_settings(), "server": dict(server)}
+    Control(hub, SessionChecks(read_session, conf.UWS4R_SESSION_CHECK, hub), about)
     return hub
+
+
+def told_settings() -> dict[str, Any]:
+    """Return the settings in which a worker and whoever asks for its status have to agree; none is a secret."""
+    return {
+        "WEBSOCKET_URL": conf.WEBSOCKET_URL,
+        "UWS4R_PING_INTERVAL": conf.UWS4R_PING_INTERVAL,
+        "UWS4R_MAX_CONNECTIONS": conf.UWS4R_MAX_CONNECTIONS,
+        # Pub/sub does not know databases: messages arrive from another one, and the last one is not found there.
+        "database": make_client(conf.WS4REDIS_CONNECTION).connection_pool.connection_kwargs.get("db") or 0,
+    }
 
 
 def reach_redis() -> None:

@@ -7,7 +7,7 @@ Under uWSGI, loading fails with a :class:`~uws4r.errors.ConfigurationError` wher
 
 import os
 from collections.abc import Callable, Iterable
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import django
@@ -17,13 +17,13 @@ from uws4r.conf import conf
 from uws4r.engines import worker_hub
 from uws4r.hub import Hub
 from uws4r.logins import read_session
-from uws4r.uwsgi_server import check_server, detach, engine, require_uwsgi, stop_with_worker
+from uws4r.uwsgi_server import about_server, check_server, detach, engine, require_uwsgi, stop_with_worker
 from uws4r.worker import make_hub
 
 
 def get_hub() -> Hub:
     """Return this worker's hub."""
-    return worker_hub(partial(make_hub, read_session), stop_with_worker, engine())
+    return worker_hub(lambda: make_hub(read_session, about_server()), stop_with_worker, engine())
 
 
 def detach_socket(environ: dict[str, Any]) -> int:

@@ -54,7 +54,7 @@ def detach(environ: dict[str, Any]) -> int:
 
 def get_hub() -> Hub:
     """Return this process's hub."""
-    return worker_hub(partial(make_hub, read_session), lambda hub: None)
+    return worker_hub(partial(make_hub, read_session, {"name": "runserver"}), lambda hub: None)
 
 
 class WebsocketRunServer(Application):

@@ -3,16 +3,14 @@
 import os
 import re
 import signal
-import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.servers import RedisServer, Uwsgi, free_port, wait_until
+from tests.support.servers import FakeRedis, RedisServer, Uwsgi, free_port, wait_until
 from tests.support.site import PLAIN, Site, site_env
 from tests.support.wire import Client, Refused, close_frame, connect
 
@@ -240,37 +238,6 @@ def test_a_restart_of_redis_costs_no_websocket(served: Callable[..., Site], own_
     assert [client.receive() for client in clients] == ["back"] * len(clients)
     assert len(own_redis.links()) == 2
     assert "Traceback" not in site.uwsgi.log
-
-
-class FakeRedis:
-    """A server that answers every command with the same bytes."""
-
-    def __init__(self, answer: bytes) -> None:
-        self.answer = answer
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.threads = [threading.Thread(target=self.accept)]
-        self.threads[0].start()
-
-    def accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            self.threads.append(threading.Thread(target=self.serve, args=(connection,)))
-            self.threads[-1].start()
-
-    def serve(self, connection: socket.socket) -> None:
-        with connection:
-            while connection.recv(65536):
-                connection.sendall(self.answer)
-
-    def close(self) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        for thread in self.threads:
-            thread.join()
 
 
 @pytest.fixture(params=[b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n", b"-NOPROTO sorry\r\n"])

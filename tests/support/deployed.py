@@ -98,18 +98,24 @@ server {{
 """
 
 
+def start_nginx(directory: Path, servers: str, port: int) -> Process:
+    """The distribution's NGiNX with these server blocks, ready when the one on ``port`` answers."""
+    config = directory / "nginx.conf"
+    config.write_text(NGINX_MAIN.format(directory=directory, server=servers))
+    program = shutil.which("nginx") or "/usr/sbin/nginx"
+    process = Process([program, "-p", directory, "-c", config], directory / f"nginx-{port}.log")
+    process.wait_ready(lambda: answers(port))
+    return process
+
+
 class Nginx:
     """The distribution's NGiNX with the shipped file in a server block, in front of an emperor's vassals."""
 
     def __init__(self, directory: Path, emperor: Emperor) -> None:
         self.port = free_port()
-        config = directory / "nginx.conf"
         static = emperor.env.get("UWS4R_STATIC", directory)
         server = SERVER.format(port=self.port, run=emperor.run, static=static, root=ROOT)
-        config.write_text(NGINX_MAIN.format(directory=directory, server=server))
-        program = shutil.which("nginx") or "/usr/sbin/nginx"
-        self.process = Process([program, "-p", directory, "-c", config], directory / f"nginx-{self.port}.log")
-        self.process.wait_ready(lambda: answers(self.port))
+        self.process = start_nginx(directory, server, self.port)
 
     @property
     def url(self) -> str:

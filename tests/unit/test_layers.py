@@ -15,6 +15,7 @@ ORDER = [
     "handshake", "logins", "access", "admission", "overrides", "application", "checks", "uwsgi_server", "wsgi",
     "settings", "exceptions", "uwsgi_runserver", "wsgi_server",
     "wsgiref_server", "django_runserver", "embedded_redis",
+    "probe", "diagnosis", "redis_probe", "doctor",
     "management", "management.commands", "management.commands.runserver", "management.commands.uws4r",
     "management.checks",
     "signals", "context_processors", "templatetags", "templatetags.uws4r", "apps", "testing",

@@ -23,6 +23,30 @@ def test_disabled_threads_are_an_error(monkeypatch: pytest.MonkeyPatch, module: 
         uwsgi_server.check_server()
 
 
+def test_options_that_end_workers_are_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    opt = {"max-requests": b"1000", "harakiri": b"0", "cheap": True, "http-socket": [b":80", b":81"], "secret": b"x"}
+    monkeypatch.setattr(uwsgi_server, "reach_redis", lambda: None)
+    warned = []
+    for worker in (0, 1, 2):  # before the fork; in each worker where lazy-apps is set
+        module = SimpleNamespace(
+            has_threads=1, opt=opt, worker_id=lambda worker=worker: worker, version=b"2.0.31", numproc=2
+        )
+        monkeypatch.setattr(uwsgi_server, "uwsgi", module)
+        caplog.clear()
+        uwsgi_server.check_server()
+        warned.append([record.getMessage().split(" ")[0] for record in caplog.records])
+    assert warned == [["max-requests", "cheap"], ["max-requests", "cheap"], []]
+    assert uwsgi_server.about_server() == {
+        "name": "uWSGI",
+        "version": "2.0.31",
+        "processes": 2,
+        "threads": True,
+        "options": {"http-socket": [":80", ":81"], "max-requests": "1000", "cheap": True},
+    }
+
+
 def test_another_server_is_told_what_to_use() -> None:
     with pytest.raises(ConfigurationError, match=r"websockets need uWSGI, not WSGIServer/0\.2"):
         uwsgi_server.require_uwsgi({"SERVER_SOFTWARE": "WSGIServer/0.2"})

@@ -21,6 +21,10 @@ def deny(request: HttpRequest, channels: Iterable[str] = ()) -> Iterable[str]:
     raise PermissionDenied("secret reason")
 
 
+def nothing(request: HttpRequest, channels: list[str]) -> list[str]:
+    return []
+
+
 def forget(request: HttpRequest, channels: list[str]) -> None:
     set(channels).intersection({"subscribe-broadcast"})
 

@@ -1,4 +1,4 @@
-"""``manage.py uws4r``: look at the workers of a running site, and close websockets in all of them."""
+"""``manage.py uws4r``: look at the workers of a running site, close websockets in all of them, find what is wrong."""
 
 import json
 from argparse import ArgumentParser
@@ -10,6 +10,8 @@ from django.core.management.base import BaseCommand, CommandError
 from uws4r.attachment import quoted_path, quoted_user
 from uws4r.conf import conf
 from uws4r.counters import CLOSED, REFUSED
+from uws4r.diagnosis import FAILED, WARNING
+from uws4r.doctor import Doctor, Options, Step
 from uws4r.orders import ask
 from uws4r.rfc6455 import KICKED
 
@@ -20,7 +22,7 @@ COLUMNS = (
 
 
 class Command(BaseCommand):
-    help = "Look at the workers of a running site, or close websockets in all of them."
+    help = "Look at the workers of a running site, close websockets in all of them, or find what is wrong."
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -35,11 +37,21 @@ class Command(BaseCommand):
         kick.add_argument(
             "--code", type=int, default=KICKED, help="the close code: 4000 to 4499 not to come back, 4500 to 4999 to"
         )
+        doctor = verbs.add_parser("doctor", help="walk the way of a message, and name what breaks it")
+        doctor.add_argument("url", nargs="?", help="of the site, as browsers have it: https://www.example.com/")
+        doctor.add_argument("--timeout", type=float, default=5.0, help="seconds for each thing that is asked")
+        doctor.add_argument("--idle", type=float, default=0.0, help="seconds for which the websocket is left alone")
+        doctor.add_argument("--insecure", action="store_true", help="take any certificate")
+        doctor.add_argument("--cookie", action="append", default=[], help="sessionid=…, of a user who may listen")
+        doctor.add_argument("--origin", help="of a page of another site; the site's own unless given")
+        doctor.add_argument("--json", action="store_true", help="for programs")
         for verb in (status, kick):
             verb.add_argument("--timeout", type=float, default=3.0, help="seconds to wait for the workers' answers")
 
     def handle(self, *args: Any, verb: str, timeout: float, **options: Any) -> None:
-        if verb == "status":
+        if verb == "doctor":
+            self._doctor(timeout, options)
+        elif verb == "status":
             self._status(self._ask(timeout, do="status"), options["json"])
         else:
             self._kick(timeout, options)
@@ -87,3 +99,36 @@ class Command(BaseCommand):
             raise CommandError("whom? --user, --session, --facility or --everybody")
         answers = self._ask(timeout, do="close", code=options["code"], reason="closed by an administrator", **whom)
         self.stdout.write(f"{sum(worker['met'] for worker in answers)} closed, in {len(answers)} workers")
+
+    def _doctor(self, timeout: float, options: dict[str, Any]) -> None:
+        for text in (*options["cookie"], options["origin"] or ""):
+            if not text.isascii() or not text.isprintable():
+                raise CommandError(f"no header can say {text!r}")
+        if timeout <= 0:
+            raise CommandError("--timeout must be more than 0")
+        doctor = Doctor(
+            Options(options["url"], timeout, options["idle"], options["insecure"], options["cookie"], options["origin"])
+        )
+        steps: list[Step] = []
+        try:
+            for step in doctor.steps():
+                steps.append(step)
+                if not options["json"]:
+                    self._show(step)
+        except KeyboardInterrupt:
+            raise CommandError("interrupted") from None
+        broken = [step.name for step in steps if step.finding.state == FAILED]
+        if options["json"]:
+            told = [{"step": step.name, **step.finding._asdict()} for step in steps]
+            self.stdout.write(json.dumps({"url": options["url"], "ok": not broken, "steps": told}, indent=2))
+        if broken:
+            raise CommandError(f"broken: {', '.join(dict.fromkeys(broken))}")
+
+    def _show(self, step: Step) -> None:
+        finding = step.finding
+        style = {FAILED: self.style.ERROR, WARNING: self.style.WARNING}.get(finding.state, self.style.SUCCESS)
+        self.stdout.write(f"{style(finding.state.ljust(8))} {step.name}: {finding.seen}")
+        for word, text in (("means", finding.means), ("change", finding.change)):
+            if text:
+                self.stdout.write(f"         {word}: {text}")
+        self.stdout.flush()

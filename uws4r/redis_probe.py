@@ -1,0 +1,196 @@
+"""
+Whether a Redis is one that a site can work with: reached, new enough, allowed what hubs and publishers do.
+
+What may be done is tried, not read from an ACL, on channels and keys of the doctor's own; keys last a second.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import redis
+
+from uws4r.channels import channels_for
+from uws4r.conf import conf
+from uws4r.diagnosis import FAILED, OK, Finding
+from uws4r.errors import ConfigurationError
+from uws4r.link import PUBLISH_SCRIPT, open_connection
+from uws4r.orders import control_channel
+from uws4r.probe import within
+from uws4r.redis_store import link_connection, make_client
+
+CONNECTION = "settings.py: WS4REDIS_CONNECTION"
+REDIS_ERRORS = (redis.RedisError, OSError, ConfigurationError)
+
+
+def of_redis(error: Exception) -> Finding:
+    """Return why Redis cannot be used."""
+    seen = str(error) or type(error).__name__
+    if isinstance(error, ConfigurationError):
+        means = "this server does not speak RESP3, which Redis does from 6 on"
+        return Finding(FAILED, seen, means, f"a newer Redis (or Valkey); {CONNECTION} where it is another one")
+    if isinstance(error, redis.BusyLoadingError):
+        return Finding(FAILED, seen, "Redis reads its data yet", "nothing: ask again in a moment")
+    if isinstance(error, redis.AuthenticationError) or "WRONGPASS" in seen:
+        return Finding(FAILED, seen, "Redis wants another user or password", f"{CONNECTION}: username, password")
+    if forbidden(error):
+        change = f"redis-cli ACL SETUSER {user()} +@connection"
+        return Finding(FAILED, seen, "an ACL of Redis forbids what opens a connection", change)
+    if isinstance(error, (redis.ConnectionError, redis.TimeoutError, OSError)):
+        change = f"is Redis running (redis-cli ping)? {CONNECTION}: host, port, ssl, unix_socket_path"
+        return Finding(FAILED, seen, "Redis cannot be reached from this process", change)
+    return Finding(FAILED, seen, "Redis refuses", CONNECTION)
+
+
+def forbidden(error: Exception) -> bool:
+    """Whether an ACL of Redis is the reason."""
+    known = isinstance(error, redis.exceptions.NoPermissionError)
+    said = r"NOPERM|ACL failure|no permissions|executing the script can't"
+    return known or re.search(said, str(error), re.IGNORECASE) is not None
+
+
+def user() -> str:
+    """Return the name that Redis knows this site by."""
+    arguments = make_client(conf.WS4REDIS_CONNECTION).connection_pool.connection_kwargs
+    return arguments.get("username") or "default"
+
+
+def where() -> str:
+    """Return the address of Redis, without a password."""
+    arguments = make_client(conf.WS4REDIS_CONNECTION).connection_pool.connection_kwargs
+    address = arguments.get("path") or f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}"
+    return f"{address}, database {arguments.get('db') or 0}"
+
+
+# ---------------------------------------------------------------- reached, and what it is
+
+
+def of_server(timeout: float) -> Finding:
+    """Connect to Redis as a hub does, and return what it is."""
+    try:
+        told = within(2 * timeout, lambda: _greet(timeout))
+    except REDIS_ERRORS as error:
+        finding = of_redis(error)
+        return finding._replace(seen=f"{where()}: {finding.seen}")
+    name, version, mode, role = (told.get(key, "?") for key in ("server", "version", "mode", "role"))
+    seen = f"{name} {version} at {where()}"
+    if mode == "sentinel":
+        means = "this is a sentinel, which knows where Redis is, and is none"
+        return Finding(FAILED, seen, means, f"{CONNECTION}: the master that it names")
+    if role in ("replica", "slave"):
+        means = "this is a replica: it takes no SET, and what is published there reaches nobody on its master"
+        return Finding(FAILED, f"{seen}, a {role}", means, f"{CONNECTION}: the master")
+    return Finding(OK, f"{seen}, RESP3")
+
+
+def _greet(timeout: float) -> dict[str, str]:
+    connection = link_connection()
+    connection.socket_timeout = connection.socket_connect_timeout = timeout
+    try:
+        open_connection(connection)
+        told: Any = getattr(connection, "handshake_metadata", None) or {}  # the answer to HELLO
+        return {_text(key): _text(value) for key, value in told.items()}
+    finally:
+        connection.disconnect()
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+# ---------------------------------------------------------------- what may be done
+
+
+def of_permissions(facility: str, timeout: float) -> Finding:
+    """Do everything once that hubs and publishers do in Redis, with a facility of one's own; name what is forbidden."""
+    client = make_client(conf.WS4REDIS_CONNECTION)
+    client.connection_pool.connection_kwargs.update(socket_timeout=timeout, socket_connect_timeout=timeout)
+    refused: list[tuple[str, str]] = []  # what was tried, and what allows it
+    done = []
+    try:
+        for command, pattern, act in _attempts(client, facility, timeout):
+            try:
+                act()
+            except redis.ResponseError as error:
+                if not forbidden(error):
+                    means = "Redis is reached, and refuses a command that is needed"
+                    return Finding(FAILED, f"{command}: {error}", means, "redis.conf: maxmemory, save, replicaof")
+                refused.append((f"{command} {pattern}".rstrip(), _grant(str(error), command, pattern)))
+            else:
+                done.append(command)
+    except REDIS_ERRORS as error:
+        return of_redis(error)
+    finally:
+        client.close()
+    if not refused:
+        return Finding(OK, f"{', '.join(dict.fromkeys(done))} are allowed")
+    grants = " ".join(dict.fromkeys(grant for _, grant in refused if grant))
+    return Finding(
+        FAILED,
+        f"forbidden to the user {user()!r}: {', '.join(tried for tried, _ in refused)}",
+        "an ACL of Redis: workers with this user would close websockets with 1011, or not hear of logouts",
+        f"redis-cli ACL SETUSER {user()} {grants}",
+    )
+
+
+def _attempts(client: redis.Redis, facility: str, timeout: float) -> Iterator[tuple[str, str, Callable[[], Any]]]:
+    """Yield command, names that it is about, and what tries it."""
+    prefix = conf.WS4REDIS_PREFIX
+    own = [facility]
+    channels = channels_for(facility, prefix=prefix, broadcast=True, users=own, groups=own, sessions=own)
+    patterns = {}
+    for channel in channels:
+        audience = channel.name.decode().removeprefix(f"{prefix}:" if prefix else "").partition(":")[0]
+        patterns[channel.name] = f"{prefix}:*" if prefix else f"{audience}:*"
+    control = control_channel()
+    for name in (*patterns, control.encode(), f"{control}:{facility}".encode()):
+        yield "SUBSCRIBE", patterns.get(name, f"{control}*"), partial(_subscribe, client, name, timeout)
+    for name, pattern in patterns.items():
+        yield "PUBLISH", pattern, partial(client.publish, name, b"")
+        yield "SET", pattern, partial(client.set, name, b"", ex=1)
+        yield "MGET", pattern, partial(client.mget, [name])
+        yield "EVAL", pattern, partial(client.eval, PUBLISH_SCRIPT, 1, name, b"", 1)
+    yield "MULTI", "", partial(_together, client, "MULTI", "DISCARD")
+    yield "EXEC", "", partial(_together, client, "MULTI", "EXEC")
+
+
+def _together(client: redis.Redis, *commands: str) -> None:
+    # A pipeline of redis-py would tell of EXEC without MULTI where MULTI is what is forbidden.
+    with client.client() as single:
+        for command in commands:
+            single.execute_command(command)
+
+
+def _subscribe(client: redis.Redis, name: bytes, timeout: float) -> None:
+    with client.pubsub() as listener:
+        listener.subscribe(name)
+        if listener.get_message(timeout=timeout) is None:
+            raise redis.TimeoutError("no answer to SUBSCRIBE")
+        listener.unsubscribe(name)
+        listener.get_message(timeout=timeout)
+
+
+def _grant(said: str, command: str, pattern: str) -> str:
+    """Return the rule of an ACL that allows what was refused."""
+    if "channel" in said:
+        return f"&{pattern}"
+    if "key" in said:
+        return f"~{pattern}"
+    if "executing the script" in said:  # a command in it, which has been tried by itself
+        return ""
+    return f"+{command.lower()}" + (" +unsubscribe" if command == "SUBSCRIBE" else "")
+
+
+def other_prefixes(ending: str, timeout: float) -> list[str]:
+    """Return the prefixes of the channels that somebody listens to, by how their names end; none where it is secret."""
+    client = make_client(conf.WS4REDIS_CONNECTION)
+    client.connection_pool.connection_kwargs.update(socket_timeout=timeout, socket_connect_timeout=timeout)
+    try:
+        names: list[Any] = client.pubsub_channels(f"*{ending}")
+    except REDIS_ERRORS:
+        return []
+    finally:
+        client.close()
+    texts = (_text(name) for name in names)
+    return sorted({text.removesuffix(ending).rstrip(":") for text in texts if text.endswith(ending)})
