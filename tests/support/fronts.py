@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -276,6 +276,7 @@ class Fronts:
             place["UWS4R_SOCKET_OWNER"] = f"root:{user[1]}"
         behind = {"SECURE_PROXY_SSL_HEADER": ["HTTP_X_FORWARDED_PROTO", "https"], **(settings or {})}
         self.servers: list[Any] = []
+        self.sites: dict[str, Front] = {}
         try:
             self.emperor = self._start(Emperor(directory, {**site_env(redis.url, database, behind), **place}))
             self.router = self._start(
@@ -318,7 +319,8 @@ class Fronts:
         return server
 
     def stop(self) -> None:
-        for site in getattr(self, "sites", {}).values():
+        for site in self.sites.values():
             site.close_clients()
-        for server in reversed(self.servers):
-            server.stop()
+        with ExitStack() as stack:  # which ends the others even if one fails to end
+            for server in self.servers:
+                stack.callback(server.stop)
