@@ -20,8 +20,9 @@ from django.test import override_settings
 from tests.support.broken_fronts import Canned, Collecting
 from tests.support.deployed import start_nginx
 from tests.support.runserver import Runserver
-from tests.support.servers import SITE, FakeRedis, RedisServer, free_port
+from tests.support.servers import SITE, FakeRedis, RedisServer, free_port, wait_until
 from tests.support.site import Site, manage, serve
+from tests.support.wire import Refused
 from uws4r.doctor import Doctor, Options
 
 pytestmark = pytest.mark.e2e
@@ -401,6 +402,10 @@ def test_options_that_end_workers_and_few_descriptors(served: Callable[..., Site
 
 def test_a_worker_without_room(served: Callable[..., Site], own_redis: RedisServer) -> None:
     site = served(redis=own_redis, options=("--max-fd", "70"))
+    with pytest.raises(Refused, match="503"):
+        site.connect("/ws/foo")
+    # Only then it has a hub, which takes a moment until it takes orders.
+    wait_until(lambda: own_redis.subscriptions("uws4r:control") == 1, "a worker that can be asked")
     report = examine(own_redis.url, f"http://localhost:{site.address[1]}/")
     assert report.broken() == ["handshake"]
     assert "no room for another websocket" in report.text("handshake")
