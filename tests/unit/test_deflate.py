@@ -3,6 +3,7 @@
 import os
 import resource
 import zlib
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -13,6 +14,7 @@ from wsproto.events import BytesMessage
 from wsproto.extensions import PerMessageDeflate
 
 from tests.support.wire import BINARY, CLOSE, PING, TEXT, deflated, inflated, masked_frame
+from tests.unit import test_frames as frames
 from uws4r._decoder import FrameDecoder
 from uws4r._frames import encode_frame
 from uws4r.errors import HandshakeError, ProtocolError
@@ -23,18 +25,7 @@ RSV1 = 4
 TEXT_OF_2000 = "many words of few letters, \u00e4nd some more of them. ".encode() * 40
 
 
-def events(data: bytes, cuts: tuple[int, ...] = (), max_size: int = 1 << 20) -> list[tuple[int, bytes]]:
-    """What comes out when ``data`` is fed in pieces; a refusal is the last event: ``(-1, code)``."""
-    decoder = FrameDecoder(max_size, deflate=True)
-    out: list[tuple[int, bytes]] = []
-    try:
-        for start, end in pairwise([0, *sorted(cuts), len(data)]):
-            decoder.feed(data[start:end])
-            while (event := decoder.next_event()) is not None:
-                out.append(event)
-    except ProtocolError as error:
-        out.append((-1, str(error.close_code).encode()))
-    return out
+events = partial(frames.events, deflate=True)
 
 
 def packed_frame(opcode: int, payload: bytes, final: bool = True) -> bytes:

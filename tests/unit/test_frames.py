@@ -1,5 +1,6 @@
 """The codec: bytes in, events out; bytes out."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -19,11 +20,13 @@ from uws4r.errors import ProtocolError
 CONTINUATION = 0x0
 
 
-def events(data: bytes, cuts: list[int] | None = None, max_size: int = 1 << 20) -> list[tuple[int, bytes]]:
+def events(
+    data: bytes, cuts: Sequence[int] = (), max_size: int = 1 << 20, deflate: bool = False
+) -> list[tuple[int, bytes]]:
     """What comes out when ``data`` is fed in pieces; a refusal is the last event: ``(-1, code)``."""
-    decoder = FrameDecoder(max_size)
+    decoder = FrameDecoder(max_size, deflate)
     out: list[tuple[int, bytes]] = []
-    edges = [0, *sorted(cuts or []), len(data)]
+    edges = [0, *sorted(cuts), len(data)]
     try:
         for start, end in pairwise(edges):
             decoder.feed(data[start:end])
