@@ -29,6 +29,7 @@ class WorkerThreads:
         self._one_is_idle = threading.Condition(self._lock)
         self._count = 0
         self._idle = 0
+        self._finished = False  # a thread without work ends at once
 
     def submit(self, task: Callable[[], None]) -> None:
         """Have a thread call ``task``, soon; from any thread."""
@@ -41,19 +42,22 @@ class WorkerThreads:
                 self._there_is_work.notify()
 
     def finish(self, timeout: float) -> bool:
-        """Wait until nothing is left to do, at most ``timeout`` seconds; return whether that is so."""
+        """Wait until nothing is left to do, at most ``timeout`` seconds; return whether that is so. The threads end."""
         with self._lock:
+            self._finished = True
+            self._there_is_work.notify_all()
             return self._one_is_idle.wait_for(lambda: not self._tasks and self._idle == self._count, timeout)
 
     def _next(self) -> Callable[[], None] | None:
         with self._lock:
             self._idle += 1
             self._one_is_idle.notify_all()
-            self._there_is_work.wait_for(lambda: self._tasks, IDLE_TIME)
+            self._there_is_work.wait_for(lambda: self._tasks or self._finished, IDLE_TIME)
             self._idle -= 1
             if self._tasks:
                 return self._tasks.popleft()
             self._count -= 1
+            self._one_is_idle.notify_all()
             return None
 
     def _work(self) -> None:
