@@ -19,6 +19,7 @@ from uws4r.rfc6455 import LOGGED_OUT
 logger = logging.getLogger("uws4r.sessions")
 
 READS = 20  # at most, a second
+READERS = 2  # at the same time: each is a thread, with a connection to the database
 
 # Called on a worker thread with a session's key and the user's name as Identity has it. Returns when the
 # session ends, in seconds of the epoch; None if it is not that user's session any more.
@@ -42,6 +43,7 @@ class SessionChecks:
         self._round: deque[Connection] = deque()  # the rest of the present round
         self._share = 0.0  # of the round, for each tick
         self._carry = 0.0
+        self._due: deque[Connection] = deque()  # to be read now
         self._reading = 0
         self._failing = False
         hub.each_second = self.tick
@@ -57,22 +59,28 @@ class SessionChecks:
             self._round.extend(connection for connection in self._hub.loop.connections if connection.expires)
             self._share = len(self._round) / self._period
         self._carry = min(self._carry + self._share, READS)
-        room = READS - self._reading  # what takes long is not piled up
+        room = READS - self._reading - len(self._due)  # what takes long is not piled up
         while self._urgent and room > 0:
             connection = next(iter(self._urgent))
             del self._urgent[connection]
-            room -= self._begin(connection)
+            room -= self._want(connection)
         while self._round and room > 0 and self._carry >= 1:
             self._carry -= 1
-            room -= self._begin(self._round.popleft())
+            room -= self._want(self._round.popleft())
+        self._begin()
 
-    def _begin(self, connection: Connection) -> bool:
-        if not connection.is_open or connection.session is None:
-            return False
-        self._reading += 1
-        user = Identity.parsed(connection.identity).user
-        self._hub.threads.submit(partial(self._look, connection, connection.session, user))
-        return True
+    def _want(self, connection: Connection) -> bool:
+        wanted = connection.is_open and connection.session is not None
+        if wanted:
+            self._due.append(connection)
+        return wanted
+
+    def _begin(self) -> None:
+        while self._due and self._reading < READERS:
+            connection = self._due.popleft()
+            self._reading += 1
+            user = Identity.parsed(connection.identity).user
+            self._hub.threads.submit(partial(self._look, connection, str(connection.session), user))
 
     def _look(self, connection: Connection, session: str, user: str) -> None:
         """On a worker thread."""
@@ -85,6 +93,7 @@ class SessionChecks:
 
     def _seen(self, connection: Connection, ends: int | None) -> None:
         self._reading -= 1
+        self._begin()
         self._failing = False
         if ends is None:
             self._hub.close(connection, LOGGED_OUT, "the session has ended")
@@ -93,6 +102,7 @@ class SessionChecks:
 
     def _failed(self, error: Exception) -> None:
         self._reading -= 1
+        self._begin()
         if not self._failing:
             self._failing = True
             logger.warning("sessions cannot be read, so nobody is closed for a session that has ended: %r", error)
