@@ -41,7 +41,8 @@ def test_status_tells_of_every_worker(served: Callable[..., Site], own_redis: Re
             site.connect("/ws/f", {"Origin": "http://evil.example"})
     clients[1].send_raw(b"\x81\x02hi")
     clients[1].receive_close()
-    wait_until(lambda: sum(worker["connections"] for worker in status(site)) == len(clients) - 1, "one is closed")
+    left = len(clients) - 1
+    wait_until(lambda: sum(each["connections"] for each in status(site)) == left, "one is closed", timeout=40)
     workers = status(site)
     assert len({worker["pid"] for worker in workers}) == len(workers) == 2
     assert sum(worker["messages_in"] for worker in workers) == 1
