@@ -99,7 +99,7 @@ class Control:
             if connection.is_open:
                 for order in dict.fromkeys([*everybodys, *_for(index, connection)]):
                     order.met += 1
-                    self._acts[order.do](connection, order)
+                    self._hub.guarded(self._acts[order.do], connection, order)
         for order in orders:
             self._answer(order, {"met": order.met})
 

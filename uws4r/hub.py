@@ -85,7 +85,7 @@ class Hub:
         self.fanout.control = self.options.control
         self.fanout.heartbeat = heartbeat = self.options.heartbeat
         self._heartbeats = Heartbeats(heartbeat, self.loop, self.fanout, self.call_later) if heartbeat else None
-        self.outbox = Outbox(self.loop, self.fanout, self.options.publish_buffer, self._guarded)
+        self.outbox = Outbox(self.loop, self.fanout, self.options.publish_buffer, self.guarded)
         # How to wait for the hub outside of it; an engine that shares a thread with its callers has its own way.
         self.wait_for: Callable[[threading.Event, float], bool] = threading.Event.wait
         self.connector = Connector(
@@ -141,9 +141,9 @@ class Hub:
         if self.link is not None and (loop.link_ready or self._more):
             self._read_link()
         for connection in received:
-            self._guarded(self._read_client, connection)
+            self.guarded(self._read_client, connection)
         for connection in loop.due():
-            self._guarded(self._timer, connection)
+            self.guarded(self._timer, connection)
         self._run_calls()
         self.outbox.send_waiting()
         self._flush()
@@ -181,9 +181,9 @@ class Hub:
         elif size < 0:
             self._link_lost("the connection is broken")
         for connection in trouble:
-            self._guarded(self._look_at, connection)
+            self.guarded(self._look_at, connection)
 
-    def _guarded(self, act: Callable[..., None], connection: Connection, *arguments: Any) -> None:
+    def guarded(self, act: Callable[..., None], connection: Connection, *arguments: Any) -> None:
         """One connection's bug ends that connection, never the hub."""
         try:
             act(connection, *arguments)
@@ -226,7 +226,7 @@ class Hub:
         if not self._ticking:
             self._ticking = True
             self.call_later(1.0, self._tick)
-        self._guarded(self._welcome, connection)
+        self.guarded(self._welcome, connection)
 
     def _welcome(self, connection: Connection) -> None:
         attachment = connection.attachment
@@ -250,7 +250,7 @@ class Hub:
         """Once a second, as long as there are connections."""
         stuck, expired = self.loop.sweep(self.options.frame_timeout, int(time.time()))
         for connection in stuck:
-            self._guarded(self._fail, connection, CloseCode.POLICY_VIOLATION, "a frame that did not become whole")
+            self.guarded(self._fail, connection, CloseCode.POLICY_VIOLATION, "a frame that did not become whole")
         if self.each_second is not None:
             self.each_second(expired)
         self._ticking = bool(self.loop.connections)
@@ -278,7 +278,7 @@ class Hub:
             log_refusal(f"MGET of {connection}", reply)
             self._fail(connection, CloseCode.INTERNAL_ERROR, "Redis refused")
             return
-        self._guarded(self._join, connection, reply)
+        self.guarded(self._join, connection, reply)
 
     def _join(self, connection: Connection, reply: Any) -> None:
         for channel in connection.attachment.channels:
