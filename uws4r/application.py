@@ -24,7 +24,7 @@ from uws4r.counters import REFUSED, counters
 from uws4r.errors import ConfigurationError, HandshakeError
 from uws4r.handshake import accept_headers, check_handshake, checked_headers, choose_compression, choose_protocol
 from uws4r.hub import Hub
-from uws4r.logins import session_of
+from uws4r.logins import look, session_of
 from uws4r.overrides import calls_of, encoded, opcode_of, overrides
 from uws4r.redis_store import redis_client
 from uws4r.subscriber import Recorder, RedisSubscriber, facility_of
@@ -177,6 +177,7 @@ class Application:
         most = conf.UWS4R_MAX_CHANNELS
         if len(subscribed) + len(subscriber._publishers) > most:
             raise HandshakeError(f"A websocket may have at most {most} channels")
+        look(request)
         identity = str(access.identify(request))
         if not subscribed and not subscriber._publishers:
             logger.warning(

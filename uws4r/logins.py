@@ -4,6 +4,7 @@ The login that a websocket was opened with: which session it is, and whether it 
 Loaded by the handshake in an ordinary request; :func:`read_session` runs later, on a worker thread.
 """
 
+import logging
 import time
 from importlib import import_module
 from types import SimpleNamespace
@@ -17,6 +18,9 @@ from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
 
 from uws4r.attachment import quoted_user
+from uws4r.conf import conf
+
+logger = logging.getLogger("uws4r.access")
 
 LONGEST_CLAIM = 64  # characters of a key that nobody has looked at
 
@@ -26,12 +30,27 @@ def loaded(value: Any) -> bool:
     return not (isinstance(value, LazyObject) and value._wrapped is empty)
 
 
+def look(request: HttpRequest) -> None:
+    """
+    Load session and user of a request that claims to have a session, so that the websocket ends with that login.
+
+    Not where ``UWS4R_SESSION_CHECK`` is 0, nor where they cannot be read: nothing that the site asks for depends on it.
+    """
+    user = getattr(request, "user", None)
+    if not conf.UWS4R_SESSION_CHECK or settings.SESSION_COOKIE_NAME not in request.COOKIES or loaded(user):
+        return
+    try:
+        user.is_authenticated  # type: ignore[union-attr]  # noqa: B018 - loads both
+    except Exception as error:
+        logger.warning("the login of a websocket cannot be read, so that it does not end with it: %r", error)
+
+
 def session_of(request: HttpRequest) -> tuple[str | None, int]:
     """
     Return the key of the request's session, and when the session ends in seconds of the epoch.
 
-    Where the handshake had no need to load the session its websocket does not depend on it: then the key is what
-    the client claims, good for being closed by, and the time is 0.
+    Where nobody has loaded the session the key is what the client claims, good for being closed by, and the time
+    is 0.
     """
     session = getattr(request, "session", None)
     if session is not None and loaded(session):

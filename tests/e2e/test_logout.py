@@ -13,7 +13,7 @@ pytestmark = pytest.mark.e2e
 
 SQL = "from django.db import connection\nconnection.cursor().execute"
 MODELS = "from django.contrib.auth.models import Group, User; from django.contrib.sessions.models import Session; "
-CHECKED = "/ws/f?subscribe-broadcast&subscribe-user"  # the user has been looked at
+CHECKED = "/ws/f?subscribe-broadcast&subscribe-user"
 
 
 def shell(site: Site, code: str) -> None:
@@ -44,11 +44,11 @@ def in_both_workers(site: Site, path: str, session: str) -> list[Client]:
 def test_a_logout_closes_the_sessions_websockets_only(site: Site, mary: str) -> None:
     session, other = site.log_in(mary), site.log_in(mary)
     clients = in_both_workers(site, CHECKED, session)
-    unchecked = site.connect("/ws/f?subscribe-broadcast", session=session)
+    broadcast = site.connect("/ws/f?subscribe-broadcast", session=session)
     stays = [site.connect(CHECKED, session=other), site.connect("/ws/f?subscribe-broadcast")]
     begin = time.monotonic()
     site.request("GET", "/logout/", session=session)
-    assert [closed_with(client) for client in [*clients, unchecked]] == [4401] * 9
+    assert [closed_with(client) for client in [*clients, broadcast]] == [4401] * 9
     assert time.monotonic() - begin < 5
     for client in stays:
         client.ping()
@@ -64,9 +64,10 @@ def test_a_logout_closes_the_sessions_websockets_only(site: Site, mary: str) -> 
     ],
     ids=["password", "deactivated", "deleted", "in a transaction"],
 )
-def test_a_user_who_may_no_longer_is_closed_everywhere(site: Site, mary: str, change: str) -> None:
-    clients = in_both_workers(site, CHECKED, site.log_in(mary))
-    stays = site.connect(CHECKED, session=site.log_in("john"))
+@pytest.mark.parametrize("path", [CHECKED, "/ws/f?subscribe-broadcast"], ids=["user", "broadcast"])
+def test_a_user_who_may_no_longer_is_closed_everywhere(site: Site, mary: str, path: str, change: str) -> None:
+    clients = in_both_workers(site, path, site.log_in(mary))
+    stays = site.connect(path, session=site.log_in("john"))
     begin = time.monotonic()
     shell(site, f"user = User.objects.get(username={mary!r})\n{change}")
     assert [closed_with(client) for client in clients] == [4401] * 8
@@ -85,13 +86,29 @@ def test_what_no_signal_tells_is_found(served: Callable[..., Site]) -> None:
     site = served(settings={"UWS4R_SESSION_CHECK": 1})
     flushed, stays = site.log_in("john"), site.log_in("john")
     clients = [site.connect(CHECKED, session=flushed) for _ in range(3)]
-    # Nobody has looked at this one's session: its websocket does not depend on it.
-    unchecked = site.connect("/ws/f?subscribe-broadcast", session=flushed)
+    clients.append(site.connect("/ws/f?subscribe-broadcast", session=flushed))
     other = site.connect(CHECKED, session=stays)
     shell(site, f"Session.objects.filter(pk={flushed!r}).delete()")
-    assert [closed_with(client) for client in clients] == [4401] * 3
+    assert [closed_with(client) for client in clients] == [4401] * 4
     other.ping()
-    unchecked.ping()
+
+
+def test_without_looks_a_websocket_depends_on_what_it_asks_for(served: Callable[..., Site]) -> None:
+    site = served(settings={"UWS4R_SESSION_CHECK": 0})
+    session = site.log_in("john")
+    broadcast = site.connect("/ws/f?subscribe-broadcast", session=session)
+    broadcast.ping()
+    assert " - /ws/f open" in site.uwsgi.log  # nobody has read who it is
+    site.request("GET", "/logout/", session=session)
+    assert closed_with(broadcast) == 4401  # its cookie names the session
+
+
+def test_a_login_that_cannot_be_read_keeps_nobody_from_a_broadcast(served: Callable[..., Site]) -> None:
+    nowhere = {"ENGINE": "django.db.backends.sqlite3", "NAME": "/no/such/directory/db.sqlite3"}
+    site = served(settings={"DATABASES": {"default": nowhere}})
+    site.connect("/ws/f?subscribe-broadcast", session="k" * 32).ping()
+    assert "the login of a websocket cannot be read" in site.uwsgi.log
+    assert "Traceback" not in site.uwsgi.log
 
 
 def test_a_session_ends_at_its_time(served: Callable[..., Site]) -> None:
