@@ -23,7 +23,7 @@ usage: ./build.sh VERB
   bench ARGS…     the benchmark (bench/README.md)
   sanitize        the unit tests and the fuzz corpus with AddressSanitizer and UBSan
   fuzz [SECONDS]  random input for all fuzz targets, for so long together (tests/fuzz/README.md); 60
-  soak [NAME…]    hostile clients, for a quarter of an hour; all parts or those named (tests/soak/README.md)
+  soak [NAME…]    hostile and idle clients, for twenty minutes; all parts or those named (tests/soak/README.md)
   docs            the documentation as web pages, in build/docs; a link that leads nowhere is an error
   build           only the set-up: system packages, virtual environment, uWSGI, extensions
   clean           remove what was built

@@ -9,6 +9,7 @@ enough for that. The signal is kept from uWSGI instead, and a thread takes it.
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -30,4 +31,12 @@ def start() -> None:
     threading.Thread(target=linger, daemon=True).start()
 
 
+# Unknown options are nothing to uWSGI: without PCRE it would answer every page with an error, and not say why.
+if not hasattr(uwsgi, "route"):
+    sys.stderr.write(
+        "emperor/uwsgi.ini needs `route =`, and this uWSGI was compiled without PCRE: install libpcre2-dev, then\n"
+        "pip install --force-reinstall --no-cache-dir --no-binary uwsgi uwsgi\n"
+    )
+    sys.stderr.flush()
+    os._exit(1)
 uwsgi.post_fork_hook = start

@@ -8,6 +8,7 @@ refuses the websockets themselves.
 import logging
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from django.apps import apps
@@ -115,6 +116,8 @@ def check_server() -> None:
     for name in UNSUPPORTED_ENGINES:
         if _option(name) is not None:
             raise ConfigurationError(f"uws4r's hub runs in a thread, which {name} = … would starve: leave it out")
+    if _option("gevent") is not None and find_spec("gevent") is None:
+        raise ConfigurationError("gevent = … needs the package, which is not here: pip install 'uws4r[gevent]'")
     if _option("gevent-monkey-patch") is not None:
         logger.warning(
             "gevent-monkey-patch patches when the site is loaded already, too late for Django's database connections: "

@@ -1,7 +1,10 @@
 """The shipped emperor and vassals, exactly as they are in the tree."""
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +20,8 @@ from tests.support.wire import TEXT, masked_frame
 pytestmark = pytest.mark.e2e
 
 
-def emperor_at(directory: Path, redis: RedisServer, database: Path) -> Site:
-    emperor = Emperor(directory, {**site_env(redis.url, database), "UWS4R_SITE": str(SITE)})
+def emperor_at(directory: Path, redis: RedisServer, database: Path, files: Path = ROOT) -> Site:
+    emperor = Emperor(directory, {**site_env(redis.url, database), "UWS4R_SITE": str(SITE)}, files)
     return Site(redis, emperor.env, emperor.uwsgi.address, emperor.uwsgi, workers=2)
 
 
@@ -102,6 +105,40 @@ def test_a_stop_of_the_emperor_says_1012_and_ends_everything(
             client.sock.close()
         assert site.uwsgi.stop() == 0
         assert list((Path(directory) / "run").iterdir()) == []  # the sockets are gone
+
+
+def test_a_vassal_whose_file_is_removed_says_1012(redis_server: RedisServer, database: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="uws4r-") as name:
+        directory = Path(name)
+        for files in ("emperor", "vassals"):
+            shutil.copytree(ROOT / files, directory / files)
+        site = emperor_at(directory, redis_server, database, directory)
+        clients = site.join_all_workers("/ws/foo?subscribe-broadcast")
+        vassal = directory / "vassals" / "wsserver.ini"
+        vassal.rename(directory / "away.ini")
+        for client in clients:
+            assert client.receive_close().close_code == 1012
+        assert site.request("GET", "/visit/").status == 200  # the pages' vassal is still there
+        (directory / "away.ini").rename(vassal)
+        wait_until(lambda: site.uwsgi.log.count("is ready to accept requests") == 3, "the vassal is back")
+        site.join("/ws/foo?subscribe-broadcast")
+        site.close_clients()
+        assert site.uwsgi.stop() == 0
+
+
+def test_an_emperor_without_pcre_says_so_and_ends(tmp_path: Path) -> None:
+    """uWSGI takes ``route =`` for an option it does not know, and ignores it. This one stands in for such a uWSGI."""
+    (tmp_path / "uwsgi.py").write_text("")
+    linger = subprocess.run(
+        [sys.executable, ROOT / "emperor" / "linger.py"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert linger.returncode == 1
+    assert "this uWSGI was compiled without PCRE" in linger.stderr
 
 
 @pytest.mark.slow

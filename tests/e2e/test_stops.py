@@ -68,6 +68,19 @@ def test_a_touched_file_reloads(served: Callable[..., Site], tmp_path: Path, way
     site.connect(PATH).ping()
 
 
+def test_sigterm_without_die_on_term_is_a_reload(served: Callable[..., Site], tmp_path: Path) -> None:
+    without = tmp_path / "without.ini"
+    without.write_text("[uwsgi]\ndie-on-term = false\n")
+    site = served(workers=2, options=("--ini", str(without)))
+    clients = [site.connect(PATH) for _ in range(20)]
+    for client in clients:
+        client.ping()
+    site.uwsgi.process.process.send_signal(signal.SIGTERM)
+    assert [code_of(client) for client in clients] == [1012] * 20
+    wait_until(lambda: len(pids(site)) == 4, "both have been replaced")
+    site.connect(PATH).ping()
+
+
 def test_a_worker_at_its_max_requests_says_1012(served: Callable[..., Site]) -> None:
     """It does not belong into a worker with websockets (uWSGI's log says so at the start), and yet nobody sees 1006."""
     site = served(options=("--max-requests", "10", "--min-worker-lifetime", "1"))

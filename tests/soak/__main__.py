@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.soak import churn, fragments, handshakes, marks, noise, slow, vanishing
+from tests.soak import churn, fragments, handshakes, idle, marks, noise, slow, vanishing
+from tests.support.fronts import Fronts
 from tests.support.servers import RedisServer
 from tests.support.site import Site, manage, serve, site_env
 
@@ -83,6 +84,14 @@ class Soak:
             for seconds in (1, 4):
                 yield handshakes.bare_http_socket(served, seconds)
 
+    def idle(self) -> Iterator[Figures]:
+        with tempfile.TemporaryDirectory(prefix="uws4r-") as name:  # short: it is the path of Unix sockets
+            fronts = Fronts(Path(name), self.redis, self.database)
+            try:
+                yield from idle.idle_behind(fronts.sites, self.arguments.idle)
+            finally:
+                fronts.stop()
+
     def run(self, name: str) -> bool:
         """Run a part, print its lines; return whether every promise was kept."""
         begin = time.monotonic()
@@ -95,7 +104,7 @@ class Soak:
         return True
 
 
-PARTS = "slow", "vanishing", "marks", "noise", "fragments", "churn", "handshakes"
+PARTS = "slow", "vanishing", "marks", "noise", "fragments", "churn", "handshakes", "idle"
 
 
 def main() -> None:
@@ -105,6 +114,7 @@ def main() -> None:
     parser.add_argument("--marks", type=int, default=100_000, help="messages in fragments")
     parser.add_argument("--minutes", type=float, default=10.0, help="of random frames")
     parser.add_argument("--connections", type=int, default=100_000, help="opened and closed")
+    parser.add_argument("--idle", type=float, default=330.0, help="seconds of websockets on which nothing happens")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), help="repeat a run")
     parser.add_argument("--first", type=int, default=0, help="number of the first connection with random frames")
     arguments = parser.parse_args()

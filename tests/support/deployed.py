@@ -14,9 +14,14 @@ CHAT = ROOT / "examples" / "chat"
 
 
 class Emperor:
-    """A site under the shipped emperor; its sockets are in ``directory``."""
+    """
+    A site under the shipped emperor; its sockets are in ``directory``.
 
-    def __init__(self, directory: Path, env: dict[str, str]) -> None:
+    Args:
+        files: Where ``emperor/`` and ``vassals/`` are.
+    """
+
+    def __init__(self, directory: Path, env: dict[str, str], files: Path = ROOT) -> None:
         self.directory = directory
         self.run = directory / "run"
         self.port = free_port()
@@ -28,7 +33,7 @@ class Emperor:
             "VIRTUAL_ENV": sys.prefix,
             "PYTHONDEVMODE": "",
         }
-        self.uwsgi = Uwsgi(directory, ["--ini", ROOT / "emperor" / "uwsgi.ini"], self.env, self.port)
+        self.uwsgi = Uwsgi(directory, ["--ini", files / "emperor" / "uwsgi.ini"], self.env, self.port)
         wait_until(lambda: self.uwsgi.log.count("is ready to accept requests") == 2, "both vassals ready")
 
     @property

@@ -23,6 +23,14 @@ def test_disabled_threads_are_an_error(monkeypatch: pytest.MonkeyPatch, module: 
         uwsgi_server.check_server()
 
 
+def test_gevent_that_is_not_installed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uWSGI itself looks for it when the worker is there already, and then over and over again."""
+    monkeypatch.setattr(uwsgi_server, "uwsgi", SimpleNamespace(has_threads=1, opt={"gevent": b"100"}))
+    monkeypatch.setattr(uwsgi_server, "find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'uws4r\[gevent\]'"):
+        uwsgi_server.check_server()
+
+
 def test_options_that_end_workers_are_warned_of_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

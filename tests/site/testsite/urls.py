@@ -1,6 +1,7 @@
 """Views through which a test acts as a site would."""
 
 import ctypes
+import threading
 import time
 from pathlib import Path
 
@@ -66,6 +67,18 @@ def sleep(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
+def compute(request: HttpRequest, seconds: int) -> HttpResponse:
+    """Have a thread keep the GIL as busy as pure Python can, beginning now."""
+
+    def work() -> None:
+        while time.monotonic() < end:
+            pass
+
+    end = time.monotonic() + seconds
+    threading.Thread(target=work, daemon=True).start()
+    return HttpResponse()
+
+
 def page(request: HttpRequest, name: str) -> HttpResponse:
     """A page for a browser, with what the context processor puts into templates."""
     context = {"STATIC_URL": settings.STATIC_URL, "request": request, **websockets(request)}
@@ -96,6 +109,7 @@ urlpatterns = [
     path("everywhere/", publish_everywhere),
     path("visit/", visit),
     path("sleep/", sleep),
+    path("compute/<int:seconds>/", compute),
     path("page/<slug:name>/", page),
     path("static/<path:path>", serve, {"insecure": True}),
 ]
