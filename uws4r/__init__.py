@@ -10,7 +10,7 @@ The modules in reading order, from the wire to the web; each imports only from t
 - ``_connection`` one client, ``_fanout`` who listens to what, ``_hub`` the C loop
 - ``link`` the one Redis connection, ``connector`` makes it
 - ``attachment`` what a hub is told, ``threads`` for what may block, ``counters``, ``outbox`` what clients publish,
-  ``heartbeat``
+  ``heartbeat``, ``keeper`` keeps a hub linked
 - ``hub`` decides, ``sessions`` whether logins still hold, ``control`` carries out orders
 - ``engines`` make a hub run, ``worker`` makes one
 - ``handshake``, ``logins``, ``access``, ``admission``, ``overrides``, ``application`` from a request to a websocket

@@ -126,7 +126,7 @@ class Application:
             self._require_server(environ)
             hub = self._hub = self._get_hub()
             check_capacity(hub)
-            if not hub.connector.wait():
+            if not hub.keeper.connector.wait():
                 raise HandshakeError("The message queue cannot be reached: come back later", status=503)
             attachment = self._negotiate(environ, hub)
             if compression is not None:
@@ -209,7 +209,7 @@ class Application:
         made = self.Subscriber(redis_client() if self._redis_connection is None else self._redis_connection)
         if not isinstance(made, RedisSubscriber):
             raise ConfigurationError("WS4REDIS_SUBSCRIBER must name a subclass of uws4r.subscriber.RedisSubscriber")
-        made._link_descriptor = hub.link_descriptor
+        made._link_descriptor = hub.keeper.descriptor
         return made
 
 

@@ -106,7 +106,7 @@ class Control:
     def _answer(self, order: Order, fields: dict[str, Any]) -> None:
         if order.reply_to is not None:
             who = {"host": socket.gethostname(), "pid": os.getpid()}
-            self._hub.tell(order.reply_to, json.dumps({**who, **fields}).encode())
+            self._hub.keeper.tell(order.reply_to, json.dumps({**who, **fields}).encode())
 
     def _close(self, connection: Connection, order: Order) -> None:
         self._hub.close(connection, order.code, order.reason)
@@ -145,9 +145,9 @@ def status(hub: Hub) -> dict[str, Any]:
         "compressed": hub.fanout.compressed,
         "waiting_publishes": len(hub.outbox),
         "lost_publishes": hub.outbox.lost,
-        "link": "up" if hub.link is not None else "down",
-        "link_uptime": round(now - hub.link_since, 1) if hub.link is not None else 0.0,
-        "links": hub.links,
+        "link": "up" if hub.keeper.link is not None else "down",
+        "link_uptime": round(now - hub.keeper.since, 1) if hub.keeper.link is not None else 0.0,
+        "links": hub.keeper.links,
         "draining": hub.draining,
         **counters.snapshot(),
     }

@@ -2,8 +2,8 @@
 A worker's registry of who listens to what.
 
 A :class:`Hub` attaches connections to channels, encodes each message once and queues the same bytes on
-every listener. It owns the loop (an epoll set behind one descriptor) and the link, and decides what
-happens to a connection; an engine calls :meth:`Hub.run_once` whenever :meth:`Hub.fileno` is readable.
+every listener. It owns the loop (an epoll set behind one descriptor) and what keeps the link, and decides
+what happens to a connection; an engine calls :meth:`Hub.run_once` whenever :meth:`Hub.fileno` is readable.
 It knows neither Django nor uWSGI.
 
 All of it belongs to the one thread that runs it, except the methods marked as safe from any thread.
@@ -19,7 +19,6 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-import hiredis
 from redis.connection import Connection as RedisConnection
 
 from uws4r._connection import Connection, Limits
@@ -27,20 +26,17 @@ from uws4r._fanout import Channel, Fanout
 from uws4r._frames import encode_close, parse_close
 from uws4r._hub import Loop
 from uws4r.attachment import Attachment, HubOptions, Overrides
-from uws4r.connector import Connector
 from uws4r.counters import CLOSED, counters
-from uws4r.errors import LinkError, ProtocolError
+from uws4r.errors import ProtocolError
 from uws4r.heartbeat import Heartbeats
-from uws4r.link import Link
-from uws4r.outbox import Outbox, Outgoing, log_refusal
+from uws4r.keeper import LinkKeeper
+from uws4r.outbox import Outbox, Outgoing
 from uws4r.rfc6455 import CloseCode, Opcode
 from uws4r.threads import WorkerThreads
 
 logger = logging.getLogger("uws4r.hub")
 
-PUSHES_PER_TURN = 1000
 STOP_TIME = 1.0  # seconds that clients have to answer the close frame of a worker that stops
-LINK_CHECK = 2.0  # seconds between two looks whether Redis still answers
 CLOSE_TIME = 5.0  # seconds that a client has to answer a close frame
 
 OPEN, CLOSING, LINGERING = 0, 1, 2  # uws4r._connection.State
@@ -59,13 +55,10 @@ class Hub:
         self.pid = os.getpid()
         self.fanout = Fanout()
         self.loop = Loop(self.fanout, self.options.max_queue)
-        self.link: Link | None = None
         self.draining = False  # no new connections: the worker stops
         self.crashed = False  # ended by a bug; the next client gets a new hub
         self.stopped = threading.Event()
         self.began = time.monotonic()
-        self.links = 0  # to Redis, ever
-        self.link_since = 0.0  # when the last one was made; of the monotonic clock
         self.closed_traffic = (0, 0)  # messages in and out of connections that are closed
         self.each_second: Callable[[list[Connection]], None] | None = None  # given those whose session ends now
         self.threads = WorkerThreads(self.options.threads)  # for what may block
@@ -73,8 +66,6 @@ class Hub:
         self._arrivals: deque[Attachment] = deque()
         self._calls: list[tuple[float, int, Callable[[], None]]] = []  # a heap: when, tie-break, what
         self._numbers = count(1)
-        self._more = False  # the link has unhandled input
-        self._told_of_binary = False
         self._overrides: dict[Connection, Overrides] = {}  # of the few whose subscriber class has some
         self._left: dict[Connection, Callable[[], None]] = {}  # of those that somebody counts
         self._ticking = False
@@ -88,10 +79,19 @@ class Hub:
         self.outbox = Outbox(self.loop, self.fanout, self.options.publish_buffer, self.guarded)
         # How to wait for the hub outside of it; an engine that shares a thread with its callers has its own way.
         self.wait_for: Callable[[threading.Event, float], bool] = threading.Event.wait
-        self.connector = Connector(
-            redis, self.call_soon, self.call_later, self._link_opened, lambda event, s: self.wait_for(event, s)
+        self.keeper = LinkKeeper(
+            redis,
+            self.loop,
+            self.fanout,
+            self.outbox,
+            options.control,
+            self.call_soon,
+            self.call_later,
+            wait_for=lambda event, seconds: self.wait_for(event, seconds),
+            answered=lambda connection, reply: self.guarded(self._join, connection, reply),
+            refused=lambda connection: self._fail(connection, CloseCode.INTERNAL_ERROR, "Redis refused"),
         )
-        self.connector.start()
+        self.keeper.connector.start()
 
     # ------------------------------------------------------------ safe from any thread
 
@@ -125,7 +125,7 @@ class Hub:
     @property
     def has_more(self) -> bool:
         """Whether the next turn has something to do that :meth:`fileno` does not tell of."""
-        return self._more
+        return self.keeper.more
 
     def run_once(self, block: bool = True) -> bool:
         """
@@ -135,11 +135,10 @@ class Hub:
             block: Wait for something to do; False where an engine has waited for :meth:`fileno`.
         """
         loop = self.loop
-        loop.wait(block and not self._more and not self._commands and not self._arrivals)
+        loop.wait(block and not self.keeper.more and not self._commands and not self._arrivals)
         received = loop.received_from()  # holds them, whatever the commands and the link do to them
         self._run_commands()
-        if self.link is not None and (loop.link_ready or self._more):
-            self._read_link()
+        self.keeper.read()
         for connection in received:
             self.guarded(self._read_client, connection)
         for connection in loop.due():
@@ -165,21 +164,8 @@ class Hub:
             heapq.heappop(self._calls)[2]()
 
     def _flush(self) -> None:
-        link = self.link
-        if link is not None and not link.raw and link.has_output:
-            try:
-                link.write()
-            except OSError as error:
-                self._link_lost(str(error))
-            else:
-                self.loop.want_link_writable(link.has_output)
-        link = self.link
-        output, offset = link.output() if link is not None and link.raw else (b"", 0)
-        size, trouble = self.loop.flush(output, offset)
-        if size > 0:
-            link.wrote(size)  # type: ignore[union-attr]
-        elif size < 0:
-            self._link_lost("the connection is broken")
+        size, trouble = self.loop.flush(*self.keeper.output())
+        self.keeper.wrote(size)
         for connection in trouble:
             self.guarded(self._look_at, connection)
 
@@ -239,12 +225,11 @@ class Hub:
         for name, facility in attachment.subscribe:
             channel, new = self.fanout.want(name, facility)
             attachment.channels.append(channel)
-            if new and self.link is not None:
-                self.link.subscribe(name, self._subscribed, channel)
+            if new:
+                self.keeper.subscribe(channel)
         for opcode, payload in attachment.greeting:
             self.fanout.write(connection, opcode, payload)
-        if self.link is not None:
-            self._ask(connection)
+        self.keeper.ask(connection)
 
     def _tick(self) -> None:
         """Once a second, as long as there are connections."""
@@ -256,29 +241,6 @@ class Hub:
         self._ticking = bool(self.loop.connections)
         if self._ticking:
             self.call_later(1.0, self._tick)
-
-    def _ask(self, connection: Connection) -> None:
-        """Ask for a marker on the link; where its reply stands, the connection joins its channels."""
-        attachment = connection.attachment
-        attachment.asked = next(self._numbers)
-        context = (connection, attachment.asked)
-        if attachment.fetch and attachment.channels:
-            self.link.fetch([channel.name for channel in attachment.channels], self._fetched, context)  # type: ignore[union-attr]
-        else:
-            self.link.ping(self._fetched, context)  # type: ignore[union-attr]
-
-    def _fetched(self, context: tuple[Connection, int], reply: Any) -> None:
-        connection, asked = context
-        attachment = connection.attachment
-        if attachment is None or attachment.asked != asked or not connection.is_open:
-            return
-        if isinstance(reply, LinkError):
-            return  # asked anew as soon as the link is back
-        if isinstance(reply, Exception):
-            log_refusal(f"MGET of {connection}", reply)
-            self._fail(connection, CloseCode.INTERNAL_ERROR, "Redis refused")
-            return
-        self.guarded(self._join, connection, reply)
 
     def _join(self, connection: Connection, reply: Any) -> None:
         for channel in connection.attachment.channels:
@@ -386,17 +348,12 @@ class Hub:
             else:
                 self.fanout.leave(connection, channel)
             self._unwant(channel)
-        if attachment is not None and self.link is not None:
-            self._ask(connection)  # the reply that is on its way has values for all of them
+        if attachment is not None:
+            self.keeper.ask(connection)  # the reply that is on its way has values for all of them
 
     def _unwant(self, channel: Channel) -> None:
-        if self.fanout.unwant(channel) and self.link is not None:
-            self.link.unsubscribe(channel.name, self._unsubscribed, channel.name)
-
-    def tell(self, channel: bytes, data: bytes) -> None:
-        """Publish something that no client listens to; while Redis is away nobody can be told."""
-        if self.link is not None:
-            self.link.publish((channel,), data, 0, lambda context, reply: None)
+        if self.fanout.unwant(channel):
+            self.keeper.unsubscribe(channel)
 
     def _look_at(self, connection: Connection) -> None:
         """The loop met trouble with a connection, or has flushed one that lingers."""
@@ -492,89 +449,6 @@ class Hub:
         """Something of the site's has failed, on behalf of this client: it is closed with 1011."""
         self._fail(connection, CloseCode.INTERNAL_ERROR, "internal error")
 
-    def link_descriptor(self) -> int | None:
-        """Return the link's descriptor, None while Redis is away; from any thread."""
-        link = self.link
-        return None if link is None else link.fileno()
-
-    # ------------------------------------------------------------ the link
-
-    def _link_opened(self, connection: RedisConnection) -> None:
-        self.link = self.outbox.link = link = Link(connection, self.fanout.push, self._on_reply)
-        self.links += 1
-        self.link_since = time.monotonic()
-        self._check_link(link)
-        self.loop.watch_link(link.fileno(), link.raw)
-        if self.options.control is not None:
-            link.subscribe(self.options.control, self._control_subscribed)
-        for channel in self.fanout.channels.values():
-            link.subscribe(channel.name, self._subscribed, channel)
-        for waiting in self.loop.connections:
-            if waiting.attachment is not None:
-                self._ask(waiting)
-
-    def _link_lost(self, reason: str) -> None:
-        link, self.link = self.link, None
-        if link is None:
-            return
-        logger.warning("the link to Redis is lost: %s", reason)
-        self._more = False
-        self.fanout.reply()  # what was pushed counts; what was expected will not come any more
-        self.loop.unwatch_link()
-        self.outbox.link_lost(lambda: link.close(reason))
-        self.connector.lost()
-
-    def _check_link(self, link: Link) -> None:
-        """A server that has gone without a word is noticed by its silence."""
-        if link is not self.link:
-            return
-        if link.in_flight and not link.heard:
-            self._link_lost(f"no answer within {LINK_CHECK} s")
-            return
-        link.heard = False
-        if not link.in_flight:
-            link.ping(lambda context, reply: None)
-        self.call_later(LINK_CHECK, lambda: self._check_link(link))
-
-    def _read_link(self) -> None:
-        link, loop = self.link, self.loop
-        assert link is not None
-        try:
-            if not link.raw:
-                link.read()
-            elif data := loop.link_data():
-                link.feed(data)
-            self._more = link.dispatch(PUSHES_PER_TURN)
-            if self.fanout.binary and not self._told_of_binary:
-                self._told_of_binary = True
-                logger.info("a message is sent as binary, its bytes are no text (ws4redis sent all as text); said once")
-        except (OSError, LinkError) as error:
-            self._link_lost(str(error))
-            return
-        if (loop.link_ended or link.ended) and not self._more:
-            self._link_lost("Redis closed the connection")
-
-    def _on_reply(self) -> None:
-        self.fanout.reply()
-        self.outbox.settle()
-
-    def _subscribed(self, channel: Channel, reply: Any) -> None:
-        if not isinstance(reply, Exception) or isinstance(reply, LinkError):
-            return
-        log_refusal(f"SUBSCRIBE {channel.name!r}", reply)
-        for connection in list(self.loop.connections):
-            waits = connection.attachment is not None and channel in connection.attachment.channels
-            if waits or self.fanout.listens(connection, channel):
-                self._fail(connection, CloseCode.INTERNAL_ERROR, "Redis refused")
-
-    def _control_subscribed(self, context: Any, reply: Any) -> None:
-        if isinstance(reply, hiredis.ReplyError):
-            log_refusal(f"SUBSCRIBE {self.options.control!r}, so no logout and no `manage.py uws4r` reaches us", reply)
-
-    def _unsubscribed(self, name: bytes, reply: Any) -> None:
-        if isinstance(reply, hiredis.ReplyError):
-            log_refusal(f"UNSUBSCRIBE {name!r}", reply)
-
     # ------------------------------------------------------------ the end
 
     def _stop(self) -> None:
@@ -591,11 +465,7 @@ class Hub:
             return
         for connection in list(self.loop.connections):
             self._drop(connection)
-        self.connector.stop()
-        link, self.link = self.link, None
-        if link is not None:
-            self.loop.unwatch_link()
-            link.close("the worker stops")
+        self.keeper.stop()
         self.stopped.set()
         self._turn_away()
 
@@ -619,8 +489,6 @@ class Hub:
 
     def disown(self) -> None:
         """In a forked child: close the copies of the parent's descriptors and leave its clients alone."""
-        if self.link is not None:
-            self.link.abandon()
-            self.link = None
+        self.keeper.abandon()
         self.loop.disown()
         self.stopped.set()

@@ -250,16 +250,13 @@ class Harbour:
 
     draining = False
     options = HubOptions()
-    connector = SimpleNamespace(wait=lambda: True)
+    keeper = SimpleNamespace(connector=SimpleNamespace(wait=lambda: True), descriptor=lambda: 0)
     loop = SimpleNamespace(connections=())
 
     def __init__(self) -> None:
         self.attached: list[Attachment] = []
 
     def fileno(self) -> int:
-        return 0
-
-    def link_descriptor(self) -> int:
         return 0
 
     def attach(self, attachment: Attachment) -> None:
@@ -422,7 +419,7 @@ class Bench:
             raise OSError("there is no Redis")
 
         self.hub = Hub(no_redis, HubOptions(ping_interval=0, max_message_size=1000, publish_buffer=3, max_queue=4096))
-        self.hub.connector.stop()  # links come from here
+        self.hub.keeper.connector.stop()  # links come from here
 
     def run(self, data: bytes) -> tuple[bytes, bytes]:
         """Return what the client got, and what Redis got."""
@@ -443,17 +440,17 @@ class Bench:
         )
         with redis, client:
             if choice & 1:  # else Redis comes last
-                hub._link_opened(plug)  # type: ignore[arg-type]
+                hub.keeper.opened(plug)  # type: ignore[arg-type]
             hub.attach(attachment)
             hub.run_once(block=False)
             self._talk(source, redis, client)
             if not choice & 1:
-                hub._link_opened(plug)  # type: ignore[arg-type]
+                hub.keeper.opened(plug)  # type: ignore[arg-type]
             say(client, None)
             while hub.loop.connections:
                 hub.run_once(block=False)
             hub.run_once(block=False)
-            hub._link_lost("the end")
+            hub.keeper.lost("the end")
             hub.outbox._waiting.clear()
             assert not hub.fanout.channels
             assert not hub.crashed

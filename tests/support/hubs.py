@@ -28,7 +28,7 @@ class Bench:
         self.descriptors: dict[socket.socket, int] = {}  # a client's socket -> the hub's end
         self.hub = Hub(self.connection, options)
         self.thread = run_in_thread(self.hub)
-        assert self.hub.connector.wait()
+        assert self.hub.keeper.connector.wait()
 
     def connection(self) -> RedisConnection:
         return RedisConnection(

@@ -235,7 +235,7 @@ def test_a_message_before_a_failed_publish_of_the_same_bytes_does_come(bench: Be
     try:
         with bench.held():
             bench.redis.publish("broadcast:f", "same")
-            select.select([bench.hub.link], [], [], 10)  # it is here before mine is sent
+            select.select([bench.hub.keeper.link], [], [], 10)  # it is here before mine is sent
             me.send("same")
         assert me.receive() == "same"
         wait_until(lambda: bench.hub.outbox.lost == 1, "the publish refused")

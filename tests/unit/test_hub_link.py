@@ -46,7 +46,7 @@ def test_a_restart_of_redis_costs_no_websocket_and_no_waiting_publish(
     bench = make(own_redis)
     clients = [bench.join("broadcast:f", publish=("broadcast:f",), echo=True) for _ in range(5)]
     own_redis.stop()
-    wait_until(lambda: not bench.hub.connector.up.is_set(), "the loss noticed")
+    wait_until(lambda: not bench.hub.keeper.connector.up.is_set(), "the loss noticed")
     for i in range(10):
         clients[0].send(f"while away {i}")
     clients[0].ping()
@@ -60,7 +60,7 @@ def test_when_the_buffer_is_full_the_client_is_told(make: Callable[..., Bench], 
     bench = make(own_redis, publish_buffer=10)
     sender = bench.join("broadcast:f", publish=("broadcast:f",))
     own_redis.stop()
-    wait_until(lambda: not bench.hub.connector.up.is_set(), "the loss noticed")
+    wait_until(lambda: not bench.hub.keeper.connector.up.is_set(), "the loss noticed")
     for i in range(11):
         sender.send(f"{i}")
     assert sender.receive_close().close_code == 1013
@@ -98,10 +98,10 @@ def test_a_redis_that_falls_silent_is_noticed(make: Callable[..., Bench], own_re
     assert own_redis.process is not None
     own_redis.process.process.send_signal(signal.SIGSTOP)
     try:
-        wait_until(lambda: not bench.hub.connector.up.is_set(), "noticed", timeout=5)
+        wait_until(lambda: not bench.hub.keeper.connector.up.is_set(), "noticed", timeout=5)
     finally:
         own_redis.process.process.send_signal(signal.SIGCONT)
-    wait_until(bench.hub.connector.up.is_set, "a new link")
+    wait_until(bench.hub.keeper.connector.up.is_set, "a new link")
     # Redis may take some time to see that the old one has gone.
     wait_until(lambda: [link["sub"] for link in own_redis.links()] == ["1"], "subscribed again")
     own_redis.client.publish("broadcast:f", "back")
@@ -145,7 +145,7 @@ def test_a_redis_that_hangs_up_at_once_is_not_stormed(hub_redis: RedisServer) ->
     until = time.monotonic() + 2
     while time.monotonic() < until:
         hub_redis.client.client_kill_filter(_type="normal", skipme=True)
-        hub.connector.wait()
+        hub.keeper.connector.wait()
     hub.stop()
     thread.join()
     assert 3 < connections < 30

@@ -11,7 +11,7 @@ ORDER = [
     "rfc6455", "errors", "_deflate", "_decoder", "_frames", "channels", "conf", "redis_store", "publisher",
     "subscriber", "orders",
     "_connection", "_fanout", "_hub", "link", "connector", "attachment", "threads", "counters", "outbox", "heartbeat",
-    "hub", "sessions", "control", "engines.thread", "engines.gevent", "engines", "worker",
+    "keeper", "hub", "sessions", "control", "engines.thread", "engines.gevent", "engines", "worker",
     "handshake", "logins", "access", "admission", "overrides", "application", "checks", "uwsgi_server", "wsgi",
     "settings", "exceptions", "uwsgi_runserver", "wsgi_server",
     "wsgiref_server", "django_runserver", "embedded_redis",
@@ -75,7 +75,8 @@ def test_only_the_web_part_knows_the_web() -> None:
         for other in imported(modules()[name], everywhere=name != "redis_store"):
             assert not other.startswith(("django.db", "django.http", "django.contrib", "django.core.handlers")), name
             assert not (
-                name in ("hub", "_hub", "_fanout", "link", "connector", "_connection") and other.startswith("django")
+                name in ("hub", "keeper", "_hub", "_fanout", "link", "connector", "_connection")
+                and other.startswith("django")
             ), name
 
 

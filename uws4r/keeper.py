@@ -1,0 +1,240 @@
+"""
+Keeps a hub linked to Redis: makes a link, notices its end, and restores on the next one what the last had.
+
+A :class:`LinkKeeper` owns the link and its connector. When a link opens it subscribes to every channel that
+somebody listens to and asks anew for every reply that was in flight; whether Redis still answers it finds out
+by itself. What a reply means for a websocket the hub decides. All of it runs in the hub's thread.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import hiredis
+from redis.connection import Connection as RedisConnection
+
+from uws4r._connection import Connection
+from uws4r._fanout import Channel, Fanout
+from uws4r._hub import Loop
+from uws4r.connector import Connector
+from uws4r.errors import LinkError
+from uws4r.link import Link
+from uws4r.outbox import Outbox, log_refusal
+
+logger = logging.getLogger("uws4r.hub")
+
+PUSHES_PER_TURN = 1000
+LINK_CHECK = 2.0  # seconds between two looks whether Redis still answers
+
+
+class LinkKeeper:
+    """
+    Args:
+        redis: Returns a fresh, unconnected redis-py connection that speaks RESP3.
+        control: The channel of orders for workers; None where nobody takes any.
+        call_soon, call_later: See :meth:`uws4r.hub.Hub.call_soon`, :meth:`uws4r.hub.Hub.call_later`.
+        wait_for: Waits for an event at most so many seconds, and returns whether it is set.
+        answered: Given a connection that waits for its place on the link, and the reply that stands there.
+        refused: Given a connection that Redis denies what it needs.
+    """
+
+    def __init__(
+        self,
+        redis: Callable[[], RedisConnection],
+        loop: Loop,
+        fanout: Fanout,
+        outbox: Outbox,
+        control: bytes | None,
+        call_soon: Callable[[Callable[[], None]], None],
+        call_later: Callable[[float, Callable[[], None]], None],
+        wait_for: Callable[[threading.Event, float], bool],
+        answered: Callable[[Connection, Any], None],
+        refused: Callable[[Connection], None],
+    ) -> None:
+        self.link: Link | None = None
+        self.links = 0  # ever
+        self.since = 0.0  # when the last one was made; of the monotonic clock
+        self.more = False  # the link has unhandled input
+        self.connector = Connector(redis, call_soon, call_later, self.opened, wait_for)
+        self._loop = loop
+        self._fanout = fanout
+        self._outbox = outbox
+        self._control = control
+        self._call_later = call_later
+        self._answered = answered
+        self._refused = refused
+        self._numbers = count(1)
+        self._told_of_binary = False
+
+    def descriptor(self) -> int | None:
+        """Return the link's descriptor, None while Redis is away; from any thread."""
+        link = self.link
+        return None if link is None else link.fileno()
+
+    # ------------------------------------------------------------ the life of a link
+
+    def opened(self, connection: RedisConnection) -> None:
+        """A connection is made: it becomes the link."""
+        self.link = self._outbox.link = link = Link(connection, self._fanout.push, self._on_reply)
+        self.links += 1
+        self.since = time.monotonic()
+        self._check(link)
+        self._loop.watch_link(link.fileno(), link.raw)
+        if self._control is not None:
+            link.subscribe(self._control, self._control_subscribed)
+        for channel in self._fanout.channels.values():
+            link.subscribe(channel.name, self._subscribed, channel)
+        for waiting in self._loop.connections:
+            if waiting.attachment is not None:
+                self.ask(waiting)
+
+    def lost(self, reason: str) -> None:
+        """The link is of no use any more: let go of it, and make another."""
+        link, self.link = self.link, None
+        if link is None:
+            return
+        logger.warning("the link to Redis is lost: %s", reason)
+        self.more = False
+        self._fanout.reply()  # what was pushed counts; what was expected will not come any more
+        self._loop.unwatch_link()
+        self._outbox.link_lost(lambda: link.close(reason))
+        self.connector.lost()
+
+    def _check(self, link: Link) -> None:
+        """A server that has gone without a word is noticed by its silence."""
+        if link is not self.link:
+            return
+        if link.in_flight and not link.heard:
+            self.lost(f"no answer within {LINK_CHECK} s")
+            return
+        link.heard = False
+        if not link.in_flight:
+            link.ping(lambda context, reply: None)
+        self._call_later(LINK_CHECK, lambda: self._check(link))
+
+    def stop(self) -> None:
+        """Close the link, and make no more."""
+        self.connector.stop()
+        link, self.link = self.link, None
+        if link is not None:
+            self._loop.unwatch_link()
+            link.close("the worker stops")
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the link, which stays the parent's."""
+        if self.link is not None:
+            self.link.abandon()
+            self.link = None
+
+    # ------------------------------------------------------------ a turn of the hub
+
+    def read(self) -> None:
+        """Handle what the link has to say, as far as one turn goes."""
+        link, loop = self.link, self._loop
+        if link is None or not (loop.link_ready or self.more):
+            return
+        try:
+            if not link.raw:
+                link.read()
+            elif data := loop.link_data():
+                link.feed(data)
+            self.more = link.dispatch(PUSHES_PER_TURN)
+            if self._fanout.binary and not self._told_of_binary:
+                self._told_of_binary = True
+                logger.info("a message is sent as binary, its bytes are no text (ws4redis sent all as text); said once")
+        except (OSError, LinkError) as error:
+            self.lost(str(error))
+            return
+        if (loop.link_ended or link.ended) and not self.more:
+            self.lost("Redis closed the connection")
+
+    def output(self) -> tuple[bytes, int]:
+        """Return ``(bytes, offset)``: from the offset on the hub's loop is to write them. Over TLS they go out here."""
+        link = self.link
+        if link is None:
+            return b"", 0
+        if link.raw:
+            return link.output()
+        if link.has_output:
+            try:
+                link.write()
+            except OSError as error:
+                self.lost(str(error))
+            else:
+                self._loop.want_link_writable(link.has_output)
+        return b"", 0
+
+    def wrote(self, size: int) -> None:
+        """So many of the bytes of :meth:`output` are out; -1: the connection is broken."""
+        if size > 0:
+            self.link.wrote(size)  # type: ignore[union-attr]
+        elif size < 0:
+            self.lost("the connection is broken")
+
+    # ------------------------------------------------------------ what a hub wants of Redis
+
+    def subscribe(self, channel: Channel) -> None:
+        """Listen to a channel, as soon as there is a link."""
+        if self.link is not None:
+            self.link.subscribe(channel.name, self._subscribed, channel)
+
+    def unsubscribe(self, channel: Channel) -> None:
+        """Listen to a channel no longer."""
+        if self.link is not None:
+            self.link.unsubscribe(channel.name, self._unsubscribed, channel.name)
+
+    def ask(self, connection: Connection) -> None:
+        """Ask for a marker on the link, now or when there is one; where its reply stands, the connection joins."""
+        if self.link is None:
+            return
+        attachment = connection.attachment
+        attachment.asked = next(self._numbers)
+        context = (connection, attachment.asked)
+        if attachment.fetch and attachment.channels:
+            self.link.fetch([channel.name for channel in attachment.channels], self._fetched, context)
+        else:
+            self.link.ping(self._fetched, context)
+
+    def tell(self, channel: bytes, data: bytes) -> None:
+        """Publish something that no client listens to; while Redis is away nobody can be told."""
+        if self.link is not None:
+            self.link.publish((channel,), data, 0, lambda context, reply: None)
+
+    # ------------------------------------------------------------ replies
+
+    def _on_reply(self) -> None:
+        self._fanout.reply()
+        self._outbox.settle()
+
+    def _fetched(self, context: tuple[Connection, int], reply: Any) -> None:
+        connection, asked = context
+        attachment = connection.attachment
+        if attachment is None or attachment.asked != asked or not connection.is_open:
+            return
+        if isinstance(reply, LinkError):
+            return  # asked anew as soon as the link is back
+        if isinstance(reply, Exception):
+            log_refusal(f"MGET of {connection}", reply)
+            self._refused(connection)
+            return
+        self._answered(connection, reply)
+
+    def _subscribed(self, channel: Channel, reply: Any) -> None:
+        if not isinstance(reply, Exception) or isinstance(reply, LinkError):
+            return
+        log_refusal(f"SUBSCRIBE {channel.name!r}", reply)
+        for connection in list(self._loop.connections):
+            waits = connection.attachment is not None and channel in connection.attachment.channels
+            if waits or self._fanout.listens(connection, channel):
+                self._refused(connection)
+
+    def _control_subscribed(self, context: Any, reply: Any) -> None:
+        if isinstance(reply, hiredis.ReplyError):
+            log_refusal(f"SUBSCRIBE {self._control!r}, so no logout and no `manage.py uws4r` reaches us", reply)
+
+    def _unsubscribed(self, name: bytes, reply: Any) -> None:
+        if isinstance(reply, hiredis.ReplyError):
+            log_refusal(f"UNSUBSCRIBE {name!r}", reply)
