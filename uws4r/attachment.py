@@ -1,7 +1,8 @@
 """What a hub is told: once, when its worker makes it, and by each handshake about its connection."""
 
-import os
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
@@ -113,10 +114,16 @@ class Attachment:
     channels: list[Channel] = field(default_factory=list)  # the hub's, of ``subscribe``
     asked: int = 0  # number of the fetch whose reply makes the connection join
 
-    def abandon(self) -> None:
-        """Close what no hub will take; the client finds out by the end of its connection."""
+    def abandon(self, goodbye: bytes = b"") -> None:
+        """
+        Close what no hub will take.
+
+        Args:
+            goodbye: A frame for the client, whose 101 is out; as far as the socket takes it at once.
+        """
         if self.fd >= 0:
-            os.close(self.fd)
+            with socket.socket(fileno=self.fd) as client, suppress(OSError):
+                client.send(goodbye, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         if self.overrides is not None:
             self.overrides.closed(CloseCode.ABNORMAL, "")
         if self.left is not None:

@@ -23,7 +23,7 @@ from redis.connection import Connection as RedisConnection
 
 from uws4r._connection import Connection, Limits
 from uws4r._fanout import Channel, Fanout
-from uws4r._frames import encode_close, parse_close
+from uws4r._frames import encode_close, encode_frame, parse_close
 from uws4r._hub import Loop
 from uws4r.attachment import Attachment, HubOptions, Overrides
 from uws4r.counters import CLOSED, counters
@@ -37,6 +37,7 @@ from uws4r.threads import WorkerThreads
 logger = logging.getLogger("uws4r.hub")
 
 STOP_TIME = 1.0  # seconds that clients have to answer the close frame of a worker that stops
+RESTART = CloseCode.SERVICE_RESTART, "the server restarts"
 CLOSE_TIME = 5.0  # seconds that a client has to answer a close frame
 
 OPEN, CLOSING, LINGERING = 0, 1, 2  # uws4r._connection.State
@@ -220,7 +221,7 @@ class Hub:
         if self.options.ping_interval:
             self.loop.set_timer(connection, self.options.ping_interval)
         if self.draining:
-            self._fail(connection, CloseCode.SERVICE_RESTART, "the server restarts")
+            self._fail(connection, *RESTART)
             return
         for name, facility in attachment.subscribe:
             channel, new = self.fanout.want(name, facility)
@@ -454,7 +455,7 @@ class Hub:
     def _stop(self) -> None:
         self.draining = True
         for connection in list(self.loop.connections):
-            self._fail(connection, CloseCode.SERVICE_RESTART, "the server restarts")
+            self._fail(connection, *RESTART)
         if self.loop.connections:
             self.call_later(STOP_TIME, self._stop_now)
         else:
@@ -470,10 +471,10 @@ class Hub:
         self._turn_away()
 
     def _turn_away(self) -> None:
-        """Close what was attached too late; its client finds out by the end of its connection."""
+        """Close what was attached too late."""
         while self._arrivals:
             try:
-                self._arrivals.popleft().abandon()
+                self._arrivals.popleft().abandon(encode_frame(encode_close(*RESTART), Opcode.CLOSE))
             except IndexError:
                 return  # another thread was faster
 
@@ -482,7 +483,7 @@ class Hub:
         self.draining = self.crashed = True
         try:
             for connection in list(self.loop.connections):
-                self._fail(connection, CloseCode.SERVICE_RESTART, "the server restarts")
+                self._fail(connection, *RESTART)
             self.loop.flush(b"", 0)
         finally:
             self._stop_now()

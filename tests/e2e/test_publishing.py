@@ -74,9 +74,9 @@ def test_a_push_on_a_timer_with_apscheduler(site: Site, env: dict[str, str], tmp
 def test_a_push_on_uwsgis_timer(served: Callable[..., Site]) -> None:
     site = served(workers=2, options=("--pythonpath", str(PUBLISHING), "--import", "uwsgi_timer"))
     client = site.join("/ws/clock?subscribe-broadcast")
-    first, second = str(client.receive()), str(client.receive())
-    assert re.fullmatch(r"\d\d:\d\d:\d\d", first)
-    assert first != second
+    told = [str(client.receive()) for _ in range(3)]
+    assert all(re.fullmatch(r"\d\d:\d\d:\d\d", each) for each in told)
+    assert len(set(told)) > 1  # on a busy machine two pushes may come within the same second
 
 
 def test_sessions_in_redis(served: Callable[..., Site]) -> None:

@@ -69,9 +69,10 @@ def test_a_stop_reaches_a_client_behind_a_full_queue(make: Callable[..., Bench])
     stopper.join()
 
 
-def test_what_is_attached_too_late_is_closed(bench: Bench) -> None:
+def test_what_is_attached_too_late_is_told_to_come_back(bench: Bench) -> None:
     bench.hub.stop()
     client = bench.open("broadcast:f")
+    assert client.receive_close().close_code == 1012
     assert client.ended()
 
 
