@@ -13,7 +13,7 @@ usage() {
     cat <<'TEXT'
 usage: ./build.sh VERB
 
-  run             serve the example site in uWSGI's emperor; Ctrl-C ends it
+  run [native]    serve the example site in uWSGI's emperor, in native mode if so; Ctrl-C ends it
   test            everything that has to pass: lint, types, unit and end-to-end tests
   test quick      the inner loop: lint, types, all tests that are not marked slow
   test ARGS…      pytest with these arguments
@@ -26,6 +26,7 @@ usage: ./build.sh VERB
   soak [NAME…]    hostile and idle clients, for twenty minutes; all parts or those named (tests/soak/README.md)
   docs            the documentation as web pages, in build/docs; a link that leads nowhere is an error
   build           only the set-up: system packages, virtual environment, uWSGI, extensions
+  native          the same, and uWSGI's plugins for native mode, in plugin/
   clean           remove what was built
 
 Set PYTHON to choose the interpreter (3.10 or newer), UWS4R_PORT to serve on another port than 9090,
@@ -107,7 +108,7 @@ interpreter() {
         [ "$("$VENV/bin/python" -c 'import sys; print(sys.version)')" != "$("$python" -c 'import sys; print(sys.version)')" ]; then
         say "another Python than last time: starting afresh"
         rm -rf "$VENV" build
-        rm -f uws4r/*.so
+        rm -f uws4r/*.so plugin/built.stamp
     fi
     [ -x "$VENV/bin/python" ] || { say "virtual environment with $python"; "$python" -m venv "$VENV"; }
 }
@@ -160,10 +161,22 @@ build() {
     extensions
 }
 
+# What native mode needs of uWSGI, for this environment's interpreter.
+plugins() {
+    local stamp=plugin/built.stamp now
+    now=$(cat plugin/*.c plugin/*.py | sha256sum; "$VENV/bin/python" -VV; "$VENV/bin/uwsgi" --version
+        "$VENV/bin/python" -c 'import greenlet; print(greenlet.__version__)')
+    [ "$now" != "$(cat "$stamp" 2>/dev/null)" ] || return 0
+    say "uWSGI's plugins for native mode"
+    "$VENV/bin/python" plugin/build.py >/dev/null
+    echo "$now" > "$stamp"
+}
+
 # ---------------------------------------------------------------- verbs
 
 run() {
     build
+    [ "${1:-}" != native ] || plugins
     exec "$VENV/bin/python" examples/serve.py "$@"
 }
 
@@ -180,6 +193,7 @@ lint() {
 
 run_tests() {
     build tests
+    plugins
     case "${1:-all}" in
         all)
             lint
@@ -202,6 +216,7 @@ pythons() {
 
 conformance() {
     build
+    plugins
     exec "$VENV/bin/python" -m tests.conformance "$@"
 }
 
@@ -293,7 +308,7 @@ docs() {
 clean() {
     rm -rf "$VENV" build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
     rm -rf tests/js/node_modules
-    rm -f uws4r/*.so uws4r/*.c
+    rm -f uws4r/*.so uws4r/*.c plugin/*.so plugin/built.stamp
 }
 
 verb=${1:-}
@@ -309,6 +324,7 @@ case "$verb" in
     soak) soak "$@" ;;
     docs) docs ;;
     build) build ;;
+    native) build; plugins ;;
     clean) clean ;;
     ""|help|-h|--help) usage ;;
     *) usage; fail "unknown verb: $verb" ;;

@@ -1,7 +1,8 @@
 """
 Serves the example site the way it would run in production: uWSGI's emperor with the shipped files.
 
-Starts an embedded Redis unless ``UWS4R_REDIS`` names one. Ctrl-C ends everything that was started here.
+Starts an embedded Redis unless ``UWS4R_REDIS`` names one. Ctrl-C ends everything that was started here. With the
+argument ``native`` websockets are served in native mode.
 """
 
 import os
@@ -103,6 +104,9 @@ def interrupted(number: int, frame: object) -> None:
 
 
 def main() -> None:
+    if sys.argv[1:] not in ([], ["native"]):
+        sys.exit(f"usage: {sys.argv[0]} [native]")
+    mode = {"UWS4R_MODE": "native"} if "native" in sys.argv else {}
     check_port()
     if "UWS4R_REDIS" in os.environ:
         check_redis(os.environ["UWS4R_REDIS"])
@@ -117,6 +121,7 @@ def main() -> None:
         "UWS4R_HOST": HOST,
         "UWS4R_PORT": PORT,
         "UWS4R_STATIC": str(directory / "static"),
+        **mode,
     }
     started: list[subprocess.Popen[bytes]] = []
     try:
@@ -125,7 +130,8 @@ def main() -> None:
             started.append(process)
         for command in (["migrate", "-v0"], ["loaddata", "-v0", "users"], ["collectstatic", "-v0", "--noinput"]):
             subprocess.run([sys.executable, SITE / "manage.py", *command], env=env, check=True)
-        uwsgi = start([Path(sys.executable).with_name("uwsgi"), "--ini", ROOT / "emperor" / "uwsgi.ini"], env)
+        ini = ROOT / "emperor" / ("native.ini" if mode else "uwsgi.ini")
+        uwsgi = start([Path(sys.executable).with_name("uwsgi"), "--ini", ini], env)
         started.append(uwsgi)
         wait_until(page_is_there, uwsgi)
         wait_until((directory / "web.socket").exists, uwsgi)

@@ -11,7 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 import os
 
@@ -165,6 +165,7 @@ cdef class Loop:
     cdef readonly bint woken        # this turn: another thread called wake()
     cdef readonly bint link_ready   # this turn: the link has something to read
     cdef readonly bint link_ended   # this turn: the link has come to its end
+    cdef bint lent                  # an engine waits for clients and link itself, each by its own descriptor
     cdef int epoll
     cdef int wake_fd
     cdef int timer_fd
@@ -269,8 +270,13 @@ cdef class Loop:
                 client = <Client *>self.events[i].data.ptr
                 if self.events[i].events & EPOLLOUT:
                     self.fanout.mark(client)
-                if self.events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR) and ARENA - used >= CLIENT_SHARE:
+                if self.lent:  # only an end comes unasked, and who waits for the client sees it, too
+                    if self.events[i].events & (EPOLLHUP | EPOLLERR):
+                        epoll_ctl(self.epoll, EPOLL_CTL_DEL, client.fd, NULL)
+                elif self.events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR) and ARENA - used >= CLIENT_SHARE:
                     used += self.receive_client(client, self.arena + used)
+        if self.lent and self.link_fd >= 0:
+            self.receive_link(EPOLLIN)
 
     cdef size_t receive_client(self, Client *client, uint8_t *buffer) noexcept nogil:
         cdef ssize_t size = recv(client.fd, buffer, CLIENT_SHARE, MSG_DONTWAIT)
@@ -310,16 +316,56 @@ cdef class Loop:
         cdef uint32_t i
         return [<Connection><PyObject *>self.received[i].owner for i in range(self.received_count)]
 
+    def receive_from(self, Connection connection not None):
+        """Receive what is there from one connection, which the engine has found readable."""
+        with nogil:
+            self.received_count = 0
+            self.receive_client(&connection.client, self.arena)
+
+    def receive_early(self, Connection connection not None, bytes data not None):
+        """Take what a server has read of the connection itself, at most :data:`CLIENT_SHARE` bytes, for received."""
+        cdef Client *client = &connection.client
+        cdef size_t size = min(<size_t>PyBytes_GET_SIZE(data), <size_t>CLIENT_SHARE)
+        memcpy(self.arena, PyBytes_AS_STRING(data), size)
+        client.input = self.arena
+        client.input_end = self.arena + size
+        client.bytes_in += size
+
     def link_data(self):
         """Return the bytes that this turn read from the link."""
         return PyBytes_FromStringAndSize(<char *>self.link_room, self.link_size)
 
     # ------------------------------------------------------------ clients
 
+    def lend(self):
+        """
+        Leave it to the engine to wait for the clients and the link, to close the clients' descriptors, and to call
+        :meth:`receive_from`. To be called before there are any.
+        """
+        self.lent = True
+
+    def take_back(self):
+        """The opposite: the engine waits for nothing but :meth:`fileno` any more."""
+        cdef Connection connection
+        cdef int link = self.link_fd
+        self.lent = False
+        for connection in self.connections:
+            self.rearm(&connection.client)
+        if link >= 0:
+            self.unwatch_link()
+            self.watch_link(link, self.link_raw)
+
+    def owns(self, int fd):
+        """Whether ``fd`` is the loop's own epoll set, or a duplicate of it."""
+        cdef epoll_event event
+        event.events = EPOLLIN
+        event.data.u64 = TAG_WAKE
+        return epoll_ctl(fd, EPOLL_CTL_MOD, self.wake_fd, &event) == 0
+
     def add(self, Connection connection not None):
         """Take over a connection: from now on its descriptor is the loop's."""
         cdef Client *client = &connection.client
-        self.watch(client.fd, EPOLL_CTL_ADD, EPOLLIN, <uint64_t>client)
+        self.watch(client.fd, EPOLL_CTL_ADD, 0 if self.lent else EPOLLIN, <uint64_t>client)
         if not remember(client):
             raise MemoryError
         client.opened = client.heard = milliseconds()
@@ -335,7 +381,8 @@ cdef class Loop:
         epoll_ctl(self.epoll, EPOLL_CTL_DEL, fd, NULL)
         forget(fd)
         c_shutdown(fd, SHUT_RDWR)  # duplicates, uWSGI's or a child's, do not keep it open
-        c_close(fd)
+        if not self.lent:  # or whoever waits for it finds it readable, and closes it
+            c_close(fd)
         client.state = GONE
         self.connections.discard(connection)
 
@@ -444,7 +491,7 @@ cdef class Loop:
 
     cdef void rearm(self, Client *client) noexcept nogil:
         cdef epoll_event event
-        event.events = (0 if client.paused else EPOLLIN) | (EPOLLOUT if client.writing else 0)
+        event.events = (0 if client.paused or self.lent else EPOLLIN) | (EPOLLOUT if client.writing else 0)
         event.data.ptr = client
         epoll_ctl(self.epoll, EPOLL_CTL_MOD, client.fd, &event)
 
@@ -475,7 +522,8 @@ cdef class Loop:
 
     def watch_link(self, int fd, bint raw):
         """Watch the link's descriptor; ``raw`` ones are read and written here, others (TLS) by the link."""
-        self.watch(fd, EPOLL_CTL_ADD, EPOLLIN, TAG_LINK)
+        if not self.lent:
+            self.watch(fd, EPOLL_CTL_ADD, EPOLLIN, TAG_LINK)
         self.link_fd = fd
         self.link_raw = raw
         self.link_writing = False
@@ -489,8 +537,12 @@ cdef class Loop:
 
     def want_link_writable(self, bint wanted):
         """Wake up also when the link can be written to."""
-        if self.link_fd >= 0 and self.link_writing != wanted:
-            self.link_writing = wanted
+        if self.link_fd < 0 or self.link_writing == wanted:
+            return
+        self.link_writing = wanted
+        if self.lent:
+            self.watch(self.link_fd, EPOLL_CTL_ADD if wanted else EPOLL_CTL_DEL, EPOLLOUT, TAG_LINK)
+        else:
             self.watch(self.link_fd, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT if wanted else EPOLLIN, TAG_LINK)
 
     # ------------------------------------------------------------ timers

@@ -27,11 +27,14 @@ def check_capacity(hub: Hub) -> None:
     """
     if hub.draining:
         raise HandshakeError("The server restarts: come back in a moment", status=503)
-    most = conf.UWS4R_MAX_CONNECTIONS
-    if most and len(hub.loop.connections) >= most:
-        logger.warning("%d connections, as many as UWS4R_MAX_CONNECTIONS allows: 503", most)
+    for most, name in ((conf.UWS4R_MAX_CONNECTIONS, "UWS4R_MAX_CONNECTIONS"), (hub.max_connections, "async = …")):
+        if not most or len(hub.loop.connections) < most:
+            continue
+        logger.warning("%d connections, as many as %s allows: 503", most, name)
         raise HandshakeError("The server is full: come back later", status=503)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if hub.max_descriptors:
+        limit = min(limit, hub.max_descriptors)
     try:
         # The kernel gives out the lowest free number, so the next one tells how many are in use.
         lowest = os.dup(hub.fileno())

@@ -1,14 +1,13 @@
 """
-The WSGI application: an ordinary request comes in, a detached websocket stays with the hub.
+The WSGI application: an ordinary request comes in, an open websocket goes to the hub.
 
 Every refusal is an HTTP status with one plain sentence; nothing of an exception reaches the client.
 """
 
 import logging
-import socket
 from collections.abc import Callable, Iterable
 from http.client import responses
-from typing import Any
+from typing import Any, Protocol
 
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.core.signals import request_finished, request_started
@@ -22,7 +21,14 @@ from uws4r.attachment import Attachment, Identity
 from uws4r.conf import conf
 from uws4r.counters import REFUSED, counters
 from uws4r.errors import ConfigurationError, HandshakeError
-from uws4r.handshake import accept_headers, check_handshake, checked_headers, choose_compression, choose_protocol
+from uws4r.handshake import (
+    Accepted,
+    accept_headers,
+    check_handshake,
+    checked_headers,
+    choose_compression,
+    choose_protocol,
+)
 from uws4r.hub import Hub
 from uws4r.logins import look, session_of
 from uws4r.overrides import calls_of, encoded, opcode_of, overrides
@@ -46,13 +52,28 @@ class Greeting:
         self.messages.append((opcode_of(is_text(payload)), payload))
 
 
+class Way(Protocol):
+    """From a handshake that is agreed on to an open websocket."""
+
+    compresses: bool  # whether the 101 can agree on permessage-deflate
+
+    def open(
+        self,
+        environ: dict[str, Any],
+        start_response: StartResponse,
+        hub: Hub,
+        attachment: Attachment,
+        accepted: Accepted,
+    ) -> Iterable[bytes]:
+        """Answer with the 101; return what WSGI is to be returned."""
+
+
 class Application:
     """
     Args:
         get_hub: Returns this worker's hub.
         require_server: Raises ConfigurationError where the server of a request cannot do websockets.
-        detach: Returns a duplicate of the socket of a request, given its environ; the duplicate stays open
-            when the server closes its own.
+        get_way: Returns how websockets are opened here.
         redis_connection: What subscribers are given as their connection; None for the site's Redis.
 
     A subclass may override :meth:`assure_protocol_requirements`, :meth:`process_request` and
@@ -63,12 +84,12 @@ class Application:
         self,
         get_hub: Callable[[], Hub],
         require_server: Callable[[dict[str, Any]], None],
-        detach: Callable[[dict[str, Any]], int],
+        get_way: Callable[[], Way],
         redis_connection: Any = None,
     ) -> None:
         self._get_hub = get_hub
         self._require_server = require_server
-        self._detach = detach
+        self._get_way = get_way
         self._redis_connection = redis_connection
         self._hub: Hub | None = None  # that of the last handshake
 
@@ -122,8 +143,10 @@ class Application:
             self.assure_protocol_requirements(environ)
             key = check_handshake(environ)  # a subclass may ask for more, not for less
             protocol = choose_protocol(environ, conf.UWS4R_SUBPROTOCOLS)
-            compression = choose_compression(environ) if conf.UWS4R_COMPRESSION is not None else None
             self._require_server(environ)
+            way = self._get_way()
+            compresses = way.compresses and conf.UWS4R_COMPRESSION is not None
+            compression = choose_compression(environ) if compresses else None
             hub = self._hub = self._get_hub()
             check_capacity(hub)
             if not hub.keeper.connector.wait():
@@ -147,16 +170,7 @@ class Application:
         except Exception:
             logger.exception("a handshake at %s failed", ascii(environ.get("PATH_INFO")))
             return refuse(start_response, HandshakeError("The server could not open a websocket", status=500))
-        try:
-            write = start_response("101 Switching Protocols", headers)
-            write(b"")  # sends the head: nothing else may be written to the client before it
-            attachment.fd = self._detach(environ)
-        except OSError as error:
-            logger.info("%s left during the handshake: %s", attachment.identity, error)
-            attachment.abandon()
-            return []
-        hub.attach(attachment)
-        return []
+        return way.open(environ, start_response, hub, attachment, Accepted(key, protocol, headers))
 
     def _negotiate(self, environ: dict[str, Any], hub: Hub) -> Attachment:
         request = access.build_request(environ, self.process_request)
@@ -238,14 +252,3 @@ def refuse(start_response: StartResponse, error: HandshakeError) -> Iterable[byt
         ],
     )
     return [body]
-
-
-def without_delay(fd: int) -> int:
-    """Switch Nagle's algorithm off on a TCP socket; joining small writes is the hub's job. Returns ``fd``."""
-    duplicate = socket.socket(fileno=fd)  # finds out the family by itself
-    try:
-        if duplicate.family in (socket.AF_INET, socket.AF_INET6):
-            duplicate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    finally:
-        duplicate.detach()
-    return fd

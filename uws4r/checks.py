@@ -72,6 +72,10 @@ def yes_or_no(value: Any) -> Problem:
     return None if isinstance(value, bool) else "is neither True nor False"
 
 
+def mode(value: Any) -> Problem:
+    return None if value in ("detached", "native") else "is no mode"
+
+
 def compression(value: Any) -> Problem:
     return None if value is None else number(0, int)(value)
 
@@ -192,6 +196,7 @@ RULES = (
     Rule("uws4r.E026", "UWS4R_MAX_FACILITY_LENGTH", number(1, int), "characters such as 1024"),
     Rule("uws4r.E027", "UWS4R_MAX_CHANNELS", number(1, int), "channels such as 1000"),
     Rule("uws4r.E028", "UWS4R_SESSION_CHECK", number(0, int, float), "seconds such as 60, or 0 for no looks"),
+    Rule("uws4r.E032", "UWS4R_MODE", mode, '"detached" or "native"'),
 )
 
 

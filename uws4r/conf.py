@@ -171,6 +171,11 @@ class Conf:
         return self._get("UWS4R_MAX_CONNECTIONS", 0)
 
     @property
+    def UWS4R_MODE(self) -> str:
+        """``"detached"``, or ``"native"``: a websocket stays a request of uWSGI's async engine. ``"detached"``."""
+        return self._get("UWS4R_MODE", "detached")
+
+    @property
     def UWS4R_THREADS(self) -> int:
         """Threads of a worker for overridden methods of subscribers: so many may block at the same time. 64."""
         return self._get("UWS4R_THREADS", 64)

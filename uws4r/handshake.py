@@ -73,6 +73,14 @@ def choose_protocol(environ: Mapping[str, Any], spoken: Sequence[str] = ()) -> s
     return next((name for name in offered if not spoken or name in spoken), None)
 
 
+class Accepted(NamedTuple):
+    """A handshake that ends with a 101."""
+
+    key: str  # the client's
+    protocol: str | None
+    headers: list[tuple[str, str]]  # of the 101
+
+
 class Compression(NamedTuple):
     """What was agreed on (RFC 7692 §7.1)."""
 

@@ -57,7 +57,11 @@ class Hub:
         self.fanout = Fanout()
         self.loop = Loop(self.fanout, self.options.max_queue)
         self.draining = False  # no new connections: the worker stops
-        self.crashed = False  # ended by a bug; the next client gets a new hub
+        self.over = False  # ended before its worker; the next client gets a new hub
+        self.max_connections = 0  # that its engine can hold; 0: any number
+        self.max_descriptors = 0  # the first number of a descriptor that its engine cannot wait for; 0: any will do
+        # Takes each message of a client on its way to Redis; where the engine wants to see it, and returns it.
+        self.through: Callable[[Connection, bytes, bool], bytes] | None = None
         self.stopped = threading.Event()
         self.began = time.monotonic()
         self.closed_traffic = (0, 0)  # messages in and out of connections that are closed
@@ -154,7 +158,7 @@ class Hub:
         for _ in range(len(self._commands)):
             self._commands.popleft()()
         for _ in range(len(self._arrivals)):
-            self._attach(self._arrivals.popleft())
+            self.take(self._arrivals.popleft())
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
         """Have something called after so many seconds, by the hub's thread."""
@@ -183,7 +187,8 @@ class Hub:
 
     # ------------------------------------------------------------ connections
 
-    def _attach(self, attachment: Attachment) -> None:
+    def take(self, attachment: Attachment) -> Connection | None:
+        """Make a connection of an attachment, now; None where that fails."""
         try:
             connection = Connection(
                 attachment.fd,
@@ -200,7 +205,7 @@ class Hub:
         except Exception:
             logger.exception("%s cannot be attached", attachment.identity)
             attachment.abandon()
-            return
+            return None
         connection.session, connection.expires = attachment.session, attachment.expires
         if attachment.left is not None:
             self._left[connection] = attachment.left
@@ -214,6 +219,21 @@ class Hub:
             self._ticking = True
             self.call_later(1.0, self._tick)
         self.guarded(self._welcome, connection)
+        return connection
+
+    def receive(self, connection: Connection, early: bytes = b"") -> None:
+        """
+        Receive from a connection that the engine has found readable.
+
+        Args:
+            early: What a server has read of it itself; received instead.
+        """
+        if not connection.is_gone and not connection.paused:
+            if early:
+                self.loop.receive_early(connection, early)
+            else:
+                self.loop.receive_from(connection)
+            self.guarded(self._read_client, connection)
 
     def _welcome(self, connection: Connection) -> None:
         attachment = connection.attachment
@@ -277,6 +297,8 @@ class Hub:
         connection.count_message()
         if not payload or payload == self.options.heartbeat:
             return
+        if self.through is not None:
+            payload = self.through(connection, payload, text)
         overrides = self._overrides.get(connection) if self._overrides else None
         if overrides is not None and overrides.takes_messages:
             if overrides.received(payload, text):
@@ -478,9 +500,20 @@ class Hub:
             except IndexError:
                 return  # another thread was faster
 
+    @property
+    def busy(self) -> bool:
+        """Whether something of clients, who may have left, is still on its way to Redis."""
+        return bool(self.outbox) or self.keeper.busy
+
+    def retire(self) -> None:
+        """End for want of clients."""
+        self.draining = self.over = True
+        self._stop_now()
+        self.threads.finish(0)
+
     def crash(self) -> None:
         """After an error that nothing else caught: close all clients, so that they come back to a new hub."""
-        self.draining = self.crashed = True
+        self.draining = self.over = True
         try:
             for connection in list(self.loop.connections):
                 self._fail(connection, *RESTART)

@@ -69,6 +69,11 @@ class LinkKeeper:
         self._numbers = count(1)
         self._told_of_binary = False
 
+    @property
+    def busy(self) -> bool:
+        """Whether commands are on their way, or without an answer."""
+        return self.link is not None and bool(self.link.in_flight or self.link.has_output)
+
     def descriptor(self) -> int | None:
         """Return the link's descriptor, None while Redis is away; from any thread."""
         link = self.link

@@ -14,7 +14,7 @@ from django.apps import apps
 
 from uws4r.application import Application
 from uws4r.uwsgi_server import require_uwsgi
-from uws4r.wsgi import check_once, detach_socket, get_hub
+from uws4r.wsgi import check_once, get_hub, get_way
 
 logger = logging.getLogger("uws4r.application")
 
@@ -31,7 +31,7 @@ class uWSGIWebsocketServer(Application):
         if not apps.ready:
             django.setup(set_prefix=False)
         check_once()
-        super().__init__(get_hub, require_uwsgi, detach_socket, redis_connection)
+        super().__init__(get_hub, require_uwsgi, get_way, redis_connection)
         for name in ("upgrade_websocket", "select"):
             if hasattr(self, name):
                 logger.warning(

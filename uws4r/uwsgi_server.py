@@ -8,16 +8,22 @@ refuses the websockets themselves.
 import logging
 import os
 from collections.abc import Callable
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
 
 from django.apps import apps
 from redis.exceptions import RedisError
 
+from uws4r.admission import SPARE_DESCRIPTORS
 from uws4r.checks import require_right_settings
+from uws4r.conf import conf
+from uws4r.detached import without_delay
+from uws4r.engines.native import run_in_requests
 from uws4r.engines.thread import run_in_thread
 from uws4r.errors import ConfigurationError
 from uws4r.hub import Hub
+from uws4r.native import Native
 from uws4r.worker import reach_redis
 
 try:
@@ -60,6 +66,8 @@ TOLD_OPTIONS = (
     "gevent", "max-fd", "listen", "buffer-size", "socket", "http-socket", "http", "http-timeout", "socket-timeout",
 )  # fmt: skip
 
+DESCRIPTORS_EACH = 3  # of a websocket in native mode: uWSGI's, the client's, and the shield's
+
 # Loops of uWSGI that own the worker's thread.
 UNSUPPORTED_ENGINES = ("async", "asyncio", "tornado")
 
@@ -69,6 +77,12 @@ def _option(name: str) -> Any:
         if key in uwsgi.opt:
             return uwsgi.opt[key]
     return None
+
+
+def _number(name: str) -> int:
+    """Return the value of an option, 0 where it is not set."""
+    value = _option(name)
+    return int(value) if value is not None else 0
 
 
 def _plain(value: Any) -> Any:
@@ -113,9 +127,14 @@ def check_server() -> None:
     if uwsgi is None:
         return
     require_right_settings()
+    if conf.UWS4R_MODE == "native":
+        check_async_engine()
     for name in UNSUPPORTED_ENGINES:
-        if _option(name) is not None:
-            raise ConfigurationError(f"uws4r's hub runs in a thread, which {name} = … would starve: leave it out")
+        if _option(name) is not None and not (name == "async" and conf.UWS4R_MODE == "native"):
+            raise ConfigurationError(
+                f"uws4r's hub runs in a thread, which {name} = … would starve: leave it out"
+                + (', or set UWS4R_MODE = "native"' if name == "async" else "")
+            )
     if _option("gevent") is not None and find_spec("gevent") is None:
         raise ConfigurationError("gevent = … needs the package, which is not here: pip install 'uws4r[gevent]'")
     if _option("gevent-monkey-patch") is not None:
@@ -144,8 +163,39 @@ def check_server() -> None:
         logger.error("Redis cannot be reached now, websockets are answered 503 until it can: %s", error)
 
 
+def check_async_engine() -> None:
+    """
+    Make sure that uWSGI's async engine is there, and fit for native mode.
+
+    Raises:
+        ConfigurationError: It is not; says what to change.
+    """
+    if _number("async") < 2:
+        raise ConfigurationError('UWS4R_MODE = "native" needs async = 2000 or so: a slot for each websocket')
+    if not hasattr(uwsgi, "uws4r"):
+        raise ConfigurationError(
+            'UWS4R_MODE = "native" needs two plugins of uWSGI, in this order: plugin = greenlet, plugin = uws4r '
+            "(./build.sh native builds them)"
+        )
+    if _option("single-interpreter") is None:
+        raise ConfigurationError('UWS4R_MODE = "native" needs single-interpreter = true')
+    slots, most = _number("async"), uwsgi.uws4r.max_fd
+    if DESCRIPTORS_EACH * slots + SPARE_DESCRIPTORS > most:
+        raise ConfigurationError(
+            f"async = {slots} needs {DESCRIPTORS_EACH} descriptors for each websocket, and there are {most}: set "
+            f"max-fd = {DESCRIPTORS_EACH * slots + SPARE_DESCRIPTORS}, or async to less"
+        )
+    if (room := (_number("websocket-max-size") or 1024) * 1024) < conf.UWS4R_MAX_MESSAGE_SIZE:
+        raise ConfigurationError(
+            f"UWS4R_MAX_MESSAGE_SIZE is {conf.UWS4R_MAX_MESSAGE_SIZE} bytes, and uWSGI takes {room}: set "
+            f"websocket-max-size = {-(-conf.UWS4R_MAX_MESSAGE_SIZE // 1024)}"
+        )
+
+
 def engine() -> Callable[[Hub], object]:
     """Return what makes a hub run in this uWSGI."""
+    if uwsgi is not None and conf.UWS4R_MODE == "native":
+        return partial(run_in_requests, server=uwsgi)
     if uwsgi is not None and _option("gevent") is not None:
         from uws4r.engines.gevent import run_in_greenlet  # gevent is not imported where nobody uses it
 
@@ -174,7 +224,13 @@ def detach(environ: dict[str, Any]) -> int:
     Raises:
         OSError: The client has gone, or this process is out of descriptors.
     """
-    return os.dup(uwsgi.connection_fd())
+    return without_delay(os.dup(uwsgi.connection_fd()))
+
+
+@cache
+def native() -> Native:
+    """Return how websockets are opened in native mode."""
+    return Native(uwsgi)
 
 
 def stop_with_worker(hub: Hub) -> None:

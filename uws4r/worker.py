@@ -15,17 +15,19 @@ from uws4r.redis_store import link_connection, make_client
 from uws4r.sessions import ReadSession, SessionChecks
 
 
-def make_hub(read_session: ReadSession, server: Mapping[str, Any]) -> Hub:
+def make_hub(read_session: ReadSession, server: Mapping[str, Any], raise_limit: bool = True) -> Hub:
     """
-    Return a hub with the present settings, which may have as many descriptors as the system allows.
+    Return a hub with the present settings.
 
     Args:
         read_session: Reads a client's session.
         server: What to say of this worker's server when its status is asked for; JSON can say it.
+        raise_limit: This process may have as many descriptors as the system allows.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
+    if raise_limit and soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
     hub = Hub(
         link_connection,
         HubOptions(
@@ -43,7 +45,7 @@ def make_hub(read_session: ReadSession, server: Mapping[str, Any]) -> Hub:
             control=control_channel().encode(),
         ),
     )
-    about = {"uws4r": __version__, "descriptors": hard, "settings": told_settings(), "server": dict(server)}
+    about = {"uws4r": __version__, "descriptors": soft, "settings": told_settings(), "server": dict(server)}
     Control(hub, SessionChecks(read_session, conf.UWS4R_SESSION_CHECK, hub), about)
     return hub
 

@@ -7,32 +7,39 @@ Under uWSGI, loading fails with a :class:`~uws4r.errors.ConfigurationError` wher
 
 import os
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import django
 
-from uws4r.application import Application, StartResponse, without_delay
+from uws4r.application import Application, StartResponse, Way
 from uws4r.conf import conf
+from uws4r.detached import Detached
 from uws4r.engines import worker_hub
 from uws4r.hub import Hub
 from uws4r.logins import read_session
-from uws4r.uwsgi_server import about_server, check_server, detach, engine, require_uwsgi, stop_with_worker
+from uws4r.uwsgi_server import about_server, check_server, detach, engine, native, require_uwsgi, stop_with_worker
 from uws4r.worker import make_hub
 
 
 def get_hub() -> Hub:
     """Return this worker's hub."""
-    return worker_hub(lambda: make_hub(read_session, about_server()), stop_with_worker, engine())
+    is_native = conf.UWS4R_MODE == "native"
+    # uWSGI's async engine has tables with as many entries as there could be descriptors at its start.
+    make = partial(make_hub, read_session, about_server(), raise_limit=not is_native)
+    return worker_hub(make, stop_with_worker, engine())
 
 
-def detach_socket(environ: dict[str, Any]) -> int:
-    """Return a duplicate of a request's socket, for a hub."""
-    return without_delay(detach(environ))
+detached = Detached(detach)
+
+
+def get_way() -> Way:
+    """Return how websockets are opened, as ``UWS4R_MODE`` says."""
+    return native() if conf.UWS4R_MODE == "native" else detached
 
 
 check_once = cache(check_server)  # a site's wsgi.py with wrap() would ask twice
-application = Application(get_hub, require_uwsgi, detach_socket)
+application = Application(get_hub, require_uwsgi, get_way)
 
 
 def wrap(django_application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:

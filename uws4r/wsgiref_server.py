@@ -16,6 +16,7 @@ from django.core.servers.basehttp import ServerHandler
 
 from uws4r.application import Application
 from uws4r.conf import conf
+from uws4r.detached import Detached
 from uws4r.engines import worker_hub
 from uws4r.errors import ConfigurationError
 from uws4r.hub import Hub
@@ -66,7 +67,7 @@ class WebsocketRunServer(Application):
     """
 
     def __init__(self, redis_connection: Any = None) -> None:
-        super().__init__(get_hub, require_runserver, detach, redis_connection)
+        super().__init__(get_hub, require_runserver, lambda: Detached(detach), redis_connection)
 
 
 websockets = WebsocketRunServer()

@@ -40,16 +40,22 @@ CLIENTS = min(os.cpu_count() or 1, 8)
 NEWS = 15.0  # seconds between two lines about how far it is
 
 
+VASSALS = {"detached": ROOT / "vassals" / "wsserver.ini", "native": ROOT / "vassals" / "native" / "wsserver.ini"}
+
+
 @contextlib.contextmanager
-def echo_server(logs: Path) -> Iterator[Uwsgi]:
+def echo_server(logs: Path, mode: str) -> Iterator[Uwsgi]:
     """The shipped vassal, with one more socket, as the fuzzing client knows nothing but TCP."""
     redis = RedisServer(logs)
     port = free_port()
     try:
         with tempfile.TemporaryDirectory(prefix="uws4r-") as run:  # short: it is the path of Unix sockets
-            env = {**site_env(redis.url, logs / "unused.sqlite3", SETTINGS), "UWS4R_RUN": run, "UWS4R_SITE": str(SITE)}
-            ini = ROOT / "vassals" / "wsserver.ini"
-            uwsgi = Uwsgi(logs, ["--ini", ini, "--http-socket", f"127.0.0.1:{port}"], env, port)
+            settings = {**SETTINGS, "UWS4R_MODE": mode}
+            env = {**site_env(redis.url, logs / "unused.sqlite3", settings), "UWS4R_RUN": run, "UWS4R_SITE": str(SITE)}
+            options = ["--ini", VASSALS[mode], "--http-socket", f"127.0.0.1:{port}"]
+            if mode == "native":
+                options += ["--websocket-max-size", str(SETTINGS["UWS4R_MAX_MESSAGE_SIZE"] // 1024)]
+            uwsgi = Uwsgi(logs, options, env, port)
             try:
                 yield uwsgi
             finally:
@@ -75,13 +81,16 @@ def fuzz(url: str, directory: Path, cases: Sequence[str], limit: float) -> None:
                 print(f"{len(list(directory.glob('*.pickle')))} of {len(cases)} cases", file=sys.stderr, flush=True)
 
 
-def conformance(directory: Path, patterns: Sequence[str] = ("*",), limit: float = 3600.0) -> Verdict:
+def conformance(
+    directory: Path, patterns: Sequence[str] = ("*",), limit: float = 3600.0, mode: str = "detached"
+) -> Verdict:
     """
     Run the cases that match Autobahn's patterns, such as ``1.*`` and ``7.1.6``.
 
     Args:
         directory: For the report; what is in it goes.
         limit: Seconds for all of it.
+        mode: ``"native"`` has no compression, so the cases of sections 12 and 13 count as unimplemented there.
     Raises:
         RuntimeError: Autobahn cannot be installed, or does not know these cases.
     """
@@ -90,7 +99,7 @@ def conformance(directory: Path, patterns: Sequence[str] = ("*",), limit: float 
     shutil.rmtree(directory, ignore_errors=True)
     logs = directory / "logs"
     logs.mkdir(parents=True)
-    with echo_server(logs) as uwsgi:
+    with echo_server(logs, mode) as uwsgi:
         # The flag, as a websocket without any is warned of.
         fuzz(f"ws://127.0.0.1:{uwsgi.address[1]}/ws/echo?subscribe-broadcast", directory, cases, limit)
     tool.run(*tool.command("report", directory))

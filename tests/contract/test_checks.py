@@ -70,6 +70,7 @@ WRONG = [
     ("E025", "UWS4R_MAX_CONNECTIONS_PER_USER", None, "is no whole number of at least 0"),
     ("E026", "UWS4R_MAX_FACILITY_LENGTH", 0, "is no whole number of at least 1"),
     ("E027", "UWS4R_MAX_CHANNELS", 0, "is no whole number of at least 1"),
+    ("E032", "UWS4R_MODE", "async", "is no mode"),
     ("E028", "UWS4R_SESSION_CHECK", "60", "is no number of at least 0"),
 ]
 

@@ -40,8 +40,9 @@ print("the same")
 """
 
 
-def test_autobahn(tmp_path: Path) -> None:
-    verdict = conformance(tmp_path / "report", SECTIONS, limit=300)
+@pytest.mark.parametrize("mode", ["detached", "native"])
+def test_autobahn(tmp_path: Path, mode: str) -> None:
+    verdict = conformance(tmp_path / "report", SECTIONS, limit=300, mode=mode)
     assert verdict.passed, str(verdict)
     ran = {section: sum(counts.values()) for section, counts in verdict.counts.items()}
     assert ran == {"1": 16, "2": 11, "3": 7, "4": 10, "5": 20, "6": 145, "7": 37, "9": 54, "10": 1}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.native import native
 from tests.support.runserver import RunServer
 from tests.support.servers import RedisServer, wait_until
 from tests.support.site import Site, serve
@@ -22,7 +23,10 @@ MODES: dict[str, dict[str, Any]] = {
     "websockets only": {"workers": 2, "module": "uws4r.wsgi:application"},
     "gevent": {"workers": 2, "options": ("--gevent", "50")},
     "gevent, patched": {"workers": 2, "options": ("--gevent", "50"), "module": "testsite.patched_wsgi:application"},
+    "native": {"workers": 2, **native()},
 }
+# What differs from mode to mode is in a table of docs/how-to/deploy.md.
+COMPRESSING = [*(mode for mode in MODES if mode != "native"), "runserver"]
 PAGES = [*(mode for mode in MODES if mode != "websockets only"), "runserver"]
 
 
@@ -116,11 +120,25 @@ def test_own_messages_come_back_with_echo_only(site: Site) -> None:
     assert (silent.receive(), echo.receive()) == ("from the other one", "from the other one")
 
 
+OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
+
+
+@pytest.mark.parametrize("site", COMPRESSING, indirect=True)
 def test_compression(site: Site) -> None:
-    client = site.connect(ECHO, {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"})
+    client = site.connect(ECHO, OFFER)
     client.send_raw(masked_frame(TEXT, deflated(b"again and again " * 1000), reserved=4))
     frame = client.frame()
     assert (frame.payload, frame.compressed) == (b"again and again " * 1000, True)
+
+
+@pytest.mark.parametrize("site", ["native"], indirect=True)
+def test_where_nothing_is_compressed_it_is_not_agreed_on(site: Site) -> None:
+    client = site.connect(ECHO, OFFER)
+    assert client.response is not None
+    assert "sec-websocket-extensions" not in client.response.headers
+    client.send("again and again " * 1000)
+    frame = client.frame()
+    assert (frame.payload, frame.compressed) == (b"again and again " * 1000, False)
 
 
 @pytest.mark.parametrize("code", [1000, 4999])

@@ -32,6 +32,7 @@ from uws4r._frames import encode_frame, unwrap, wrap
 from uws4r.application import Application
 from uws4r.attachment import Attachment, HubOptions
 from uws4r.channels import GROUPS_KEY
+from uws4r.detached import Detached
 from uws4r.errors import LinkError, ProtocolError
 from uws4r.hub import Hub
 from uws4r.link import Link
@@ -249,6 +250,7 @@ class Harbour:
     """In the place of a hub: takes what the handshake hands over."""
 
     draining = False
+    max_connections = max_descriptors = 0
     options = HubOptions()
     keeper = SimpleNamespace(connector=SimpleNamespace(wait=lambda: True), descriptor=lambda: 0)
     loop = SimpleNamespace(connections=())
@@ -312,7 +314,7 @@ def request(data: bytes) -> None:
         return lambda body: None
 
     hub: Any = Harbour()
-    site = Site(lambda: hub, lambda environ: None, lambda environ: 99, SimpleNamespace())
+    site = Site(lambda: hub, lambda environ: None, lambda: Detached(lambda environ: 99), SimpleNamespace())
     with no_traceback():
         cache.add(SessionStore(SESSION).cache_key, {GROUPS_KEY: ["chatters"]}, None)
         body = b"".join(site(environ, start_response))
@@ -453,7 +455,7 @@ class Bench:
             hub.keeper.lost("the end")
             hub.outbox._waiting.clear()
             assert not hub.fanout.channels
-            assert not hub.crashed
+            assert not hub.over
             return drained(client), drained(redis)
 
     def _talk(self, source: Source, redis: socket.socket, client: socket.socket) -> None:

@@ -8,7 +8,7 @@ from uws4r import engines
 
 
 class FakeHub:
-    crashed = False
+    over = False
     pid = os.getpid()
 
 
@@ -34,5 +34,5 @@ def test_after_a_crash_there_is_a_new_hub() -> None:
         pass
 
     first = engines.worker_hub(FakeHub, nothing, nothing)  # type: ignore[arg-type]
-    first.crashed = True
+    first.over = True
     assert engines.worker_hub(FakeHub, nothing, nothing) is not first  # type: ignore[arg-type]

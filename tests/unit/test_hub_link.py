@@ -229,7 +229,7 @@ def test_a_bug_in_the_hub_sends_everybody_away_with_1012(
     bench.hub.call_soon(explode)
     assert client.receive_close().close_code == 1012
     assert client.ended()
-    assert bench.hub.crashed
+    assert bench.hub.over
     assert "RuntimeError: a bug" in caplog.text
 
 

@@ -19,7 +19,7 @@ def worker_hub(
     make: Callable[[], Hub], started: Callable[[Hub], None], run: Callable[[Hub], object] = run_in_thread
 ) -> Hub:
     """
-    Return this process's hub; make and start one where there is none, or the last one has crashed.
+    Return this process's hub; make and start one where there is none, or the last one is over.
 
     A hub that was made before a fork stays with the parent: the child lets go of its copies.
 
@@ -30,14 +30,14 @@ def worker_hub(
     """
     global _hub
     hub = _hub
-    if hub is not None and hub.pid == os.getpid() and not hub.crashed:
+    if hub is not None and hub.pid == os.getpid() and not hub.over:
         return hub
     with _lock:
         hub = _hub
         if hub is not None and hub.pid != os.getpid():
             hub.disown()
             hub = None
-        if hub is None or hub.crashed:
+        if hub is None or hub.over:
             hub = make()
             run(hub)
             started(hub)

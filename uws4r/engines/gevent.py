@@ -13,31 +13,13 @@ from functools import partial
 import gevent
 from gevent.monkey import get_original
 
+from uws4r.engines.turns import PAUSE, Turns
 from uws4r.hub import Hub
 
 logger = logging.getLogger("uws4r.engines")
 
 block = get_original("time", "sleep")  # the thread, patched or not
 READABLE = 1  # an event of gevent's loop
-PAUSE = 0.002  # seconds between two looks at something that another greenlet does
-
-
-class Turns:
-    """Runs a hub, one turn at a time: one that is interrupted by the end of the worker is not begun again inside."""
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-        self._inside = False
-
-    def once(self) -> bool:
-        """Do one turn without waiting; return whether there will be a next one."""
-        if self._inside:
-            return False
-        self._inside = True
-        try:
-            return self._hub.run_once(block=False)
-        finally:
-            self._inside = False
 
 
 def run_in_greenlet(hub: Hub) -> gevent.Greenlet:
@@ -62,12 +44,9 @@ def _run(hub: Hub, turns: Turns) -> None:
 
 
 def _wait_for(hub: Hub, turns: Turns, event: threading.Event, seconds: float) -> bool:
+    if event is hub.stopped:
+        return turns.until_stopped(seconds, block)
     deadline = time.monotonic() + seconds
     while not event.is_set() and time.monotonic() < deadline:
-        if event is not hub.stopped:
-            gevent.sleep(PAUSE)
-        else:  # uWSGI ends the worker: its loop may not run any more
-            block(PAUSE)
-            if not turns.once():
-                break
+        gevent.sleep(PAUSE)
     return event.is_set()

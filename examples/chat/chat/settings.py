@@ -60,6 +60,7 @@ WS4REDIS_CONNECTION = os.environ.get("UWS4R_REDIS", "redis://localhost:6379/0")
 WS4REDIS_PREFIX = "chat"
 WS4REDIS_EXPIRE = 600
 WS4REDIS_ALLOWED_CHANNELS = "chat.access.allowed_channels"
+UWS4R_MODE = os.environ.get("UWS4R_MODE", "detached")
 
 LOGGING = {
     "version": 1,

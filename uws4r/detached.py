@@ -1,0 +1,59 @@
+"""
+How a websocket leaves the request that it was opened with: the 101 goes out, the hub gets the socket, and the request
+is over.
+"""
+
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from uws4r.attachment import Attachment
+from uws4r.handshake import Accepted
+from uws4r.hub import Hub
+
+logger = logging.getLogger("uws4r.application")
+
+
+class Detached:
+    """
+    Args:
+        detach: Returns a duplicate of the socket of a request, given its environ; the duplicate stays open when the
+            server closes its own.
+    """
+
+    compresses = True
+
+    def __init__(self, detach: Callable[[dict[str, Any]], int]) -> None:
+        self._detach = detach
+
+    def open(
+        self,
+        environ: dict[str, Any],
+        start_response: Callable[..., Callable[[bytes], object]],
+        hub: Hub,
+        attachment: Attachment,
+        accepted: Accepted,
+    ) -> Iterable[bytes]:
+        """Answer the handshake, and leave the client with the hub; return what is left of the request."""
+        try:
+            write = start_response("101 Switching Protocols", accepted.headers)
+            write(b"")  # sends the head: nothing else may be written to the client before it
+            attachment.fd = self._detach(environ)
+        except OSError as error:
+            logger.info("%s left during the handshake: %s", attachment.identity, error)
+            attachment.abandon()
+            return []
+        hub.attach(attachment)
+        return []
+
+
+def without_delay(fd: int) -> int:
+    """Switch Nagle's algorithm off on a TCP socket; joining small writes is the hub's job. Returns ``fd``."""
+    duplicate = socket.socket(fileno=fd)  # finds out the family by itself
+    try:
+        if duplicate.family in (socket.AF_INET, socket.AF_INET6):
+            duplicate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    finally:
+        duplicate.detach()
+    return fd
