@@ -18,10 +18,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = (ROOT / "pyproject.toml").read_text()
-EXTRAS = "uwsgi,embedded,test"
+EXTRAS = "uwsgi,native,embedded,test"
 # The client's own tests run in Node, whatever Python there is.
 TESTS = (
     "tests/unit", "--ignore=tests/unit/test_js_client.py", "tests/e2e/test_audiences.py", "tests/e2e/test_runserver.py",
+    "tests/e2e/test_native.py",
 )  # fmt: skip
 USABLE = """
 import ensurepip, os, sys, sysconfig
@@ -80,6 +81,7 @@ def try_on(python: Path, needs: list[str], sdist: Path, tree: Path, directory: P
     run(venv / "bin" / "pip", "wheel", "--no-deps", "--wheel-dir", directory, sdist, cwd=directory)
     (wheel,) = directory.glob("uws4r-*.whl")
     run(venv / "bin" / "pip", "install", f"{wheel}[{EXTRAS}]", *needs, cwd=directory)
+    run(venv / "bin" / "python", tree / "plugin" / "build.py", cwd=directory)
     (installed,) = venv.glob("lib/python3.*/site-packages/uws4r")
     # In the place of the sources, which the tests look at and would import.
     (tree / "uws4r").unlink(missing_ok=True)
@@ -97,7 +99,7 @@ def main() -> None:
     results = {}
     with tempfile.TemporaryDirectory(prefix="uws4r-pythons-") as name:
         tree = Path(name) / "tree"
-        left = shutil.ignore_patterns(".git", ".venv", "node_modules", "build", "*.so", "*.c", "*.egg-info")
+        left = shutil.ignore_patterns(".git", ".venv", "node_modules", "build", "*.so", "_*.c", "*.egg-info")
         shutil.copytree(ROOT, tree, ignore=left)
         run(sys.executable, "-m", "build", "--sdist", "--outdir", name, cwd=tree)
         (sdist,) = Path(name).glob("*.tar.gz")

@@ -12,7 +12,7 @@ The modules in reading order, from the wire to the web; each imports only from t
 - ``attachment`` what a hub is told, ``threads`` for what may block, ``counters``, ``outbox`` what clients publish,
   ``heartbeat``, ``keeper`` keeps a hub linked
 - ``hub`` decides, ``sessions`` whether logins still hold, ``control`` carries out orders
-- ``engines`` make a hub run, ``worker`` makes one, ``shield`` against uWSGI's parser of frames
+- ``shield`` against uWSGI's parser of frames, ``engines`` make a hub run, ``worker`` makes one
 - ``handshake``, ``detached`` from its request or ``native``: how a websocket opens; ``logins``, ``access``,
   ``admission``, ``overrides``, ``application`` from a request to a websocket
 - ``checks`` of the settings, ``uwsgi_server``, ``wsgi`` what uWSGI loads

@@ -58,6 +58,7 @@ class Hub:
         self.loop = Loop(self.fanout, self.options.max_queue)
         self.draining = False  # no new connections: the worker stops
         self.over = False  # ended before its worker; the next client gets a new hub
+        self.engine: Any = None  # what an engine keeps with its hub
         self.max_connections = 0  # that its engine can hold; 0: any number
         self.max_descriptors = 0  # the first number of a descriptor that its engine cannot wait for; 0: any will do
         # Takes each message of a client on its way to Redis; where the engine wants to see it, and returns it.
@@ -377,6 +378,10 @@ class Hub:
     def _unwant(self, channel: Channel) -> None:
         if self.fanout.unwant(channel):
             self.keeper.unsubscribe(channel)
+
+    def give_up(self, connection: Connection) -> None:
+        """The engine cannot wait for a connection any more: it ends."""
+        self._drop(connection)
 
     def _look_at(self, connection: Connection) -> None:
         """The loop met trouble with a connection, or has flushed one that lingers."""

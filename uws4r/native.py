@@ -11,7 +11,7 @@ from typing import Any
 
 from uws4r.attachment import Attachment
 from uws4r.detached import without_delay
-from uws4r.engines.native import Requests, requests_of
+from uws4r.engines.native import Requests
 from uws4r.handshake import Accepted, choose_protocol
 from uws4r.hub import Hub
 from uws4r.shield import Shield
@@ -29,7 +29,6 @@ class Native:
 
     def __init__(self, server: Any) -> None:
         self._server = server
-        self._shields: dict[Any, Shield] = {}
 
     def open(
         self,
@@ -40,9 +39,8 @@ class Native:
         accepted: Accepted,
     ) -> Iterator[bytes]:
         """Return what is a request as long as its websocket is open."""
-        requests = requests_of(hub)
+        requests: Requests = hub.engine
         requests.expect()
-        hub.through = self._through
         # Without a choice, uWSGI would repeat all that the client has offered, and browsers refuse that.
         protocol = accepted.protocol or choose_protocol(environ) or ""
         return self._request(requests, attachment, accepted.key, protocol)
@@ -60,20 +58,8 @@ class Native:
             attachment.abandon()
             requests.give_up()
             return
-        connection = requests.hub.take(attachment)
-        if connection is None:
-            shield.close()
-            requests.give_up()
-            return
-        real = connection.fd
-        self._shields[connection] = shield
         try:
-            requests.serve(connection, early)
+            requests.serve(attachment, shield, early)
         finally:
-            del self._shields[connection]
             shield.close()
-            os.close(real)
         yield from ()
-
-    def _through(self, connection: Any, payload: bytes, text: bool) -> bytes:
-        return self._shields[connection].through(payload, text)

@@ -8,17 +8,20 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.soak.clients import reset
 from tests.soak.quiet import CRASHING, churn_beside
+from tests.support.deployed import Emperor, Nginx
 from tests.support.native import PLUGINS, native
 from tests.support.process import descriptors, worker_pid
-from tests.support.servers import ROOT, RedisServer, Uwsgi, free_port, wait_until
+from tests.support.servers import ROOT, SITE, RedisServer, Uwsgi, free_port, wait_until
 from tests.support.site import Site, site_env
 from tests.support.wire import BINARY, TEXT, Client, Refused, close_frame, masked_frame
 
@@ -227,6 +230,33 @@ def test_new_ones_wait_for_redis(served: Callable[..., Site], own_redis: RedisSe
     for client in waiting:
         assert client.read_response().status == 101
         client.ping()
+
+
+# ---------------------------------------------------------------- the shipped files
+
+
+def test_the_shipped_emperor_and_nginx(redis_server: RedisServer, database: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="uws4r-") as name, ExitStack() as stack:  # short: sockets are in it
+        env = {**site_env(redis_server.url, database, {"UWS4R_MODE": "native"}), "UWS4R_SITE": str(SITE)}
+        emperor = Emperor(Path(name), env, ini="native.ini")
+        stack.callback(emperor.stop)
+        nginx = Nginx(Path(name), emperor)
+        stack.callback(nginx.stop)
+        sites = [
+            Site(redis_server, env, ("127.0.0.1", port), emperor.uwsgi, workers=2)
+            for port in (emperor.port, nginx.port)
+        ]
+        clients = [site.join(ECHO) for site in sites for _ in range(10)]
+        for site in sites:
+            stack.callback(site.close_clients)
+            assert site.request("GET", "/visit/").status == 200
+        clients[0].send("x" * 300_000)
+        assert {client.receive() for client in clients} == {"x" * 300_000}
+        clients[-1].send_raw(close_frame(4000, "bye"))
+        assert clients.pop().receive_close().close_code == 4000
+        emperor.uwsgi.process.process.send_signal(signal.SIGTERM)
+        for client in clients:
+            assert client.receive_close().close_code == 1012
 
 
 # ---------------------------------------------------------------- descriptors and slots

@@ -19,9 +19,10 @@ class Emperor:
 
     Args:
         files: Where ``emperor/`` and ``vassals/`` are.
+        ini: Which of the emperor's files.
     """
 
-    def __init__(self, directory: Path, env: dict[str, str], files: Path = ROOT) -> None:
+    def __init__(self, directory: Path, env: dict[str, str], files: Path = ROOT, ini: str = "uwsgi.ini") -> None:
         self.directory = directory
         self.run = directory / "run"
         self.port = free_port()
@@ -33,7 +34,7 @@ class Emperor:
             "VIRTUAL_ENV": sys.prefix,
             "PYTHONDEVMODE": "",
         }
-        self.uwsgi = Uwsgi(directory, ["--ini", files / "emperor" / "uwsgi.ini"], self.env, self.port)
+        self.uwsgi = Uwsgi(directory, ["--ini", files / "emperor" / ini], self.env, self.port)
         wait_until(lambda: self.uwsgi.log.count("is ready to accept requests") == 2, "both vassals ready")
 
     @property

@@ -20,8 +20,10 @@ from collections.abc import Callable
 from typing import Any
 
 from uws4r._connection import Connection
+from uws4r.attachment import Attachment
 from uws4r.engines.turns import Turns
 from uws4r.hub import Hub
+from uws4r.shield import Shield
 
 logger = logging.getLogger("uws4r.engines")
 
@@ -83,11 +85,13 @@ class Requests:
         self._pilot: int | None = None  # its slot
         self._parked: dict[int, Connection | None] = {}  # by slot; None: it waits for something else than a client
         self._coming = 0  # requests that are going to be parked
+        self._shields: dict[Connection, Shield] = {}
         self._until: dict[int, Callable[[], bool]] = {}  # of those that wait for the hub to bring something about
         self._client = Spare(socket_of)
         self._link = Spare(socket_of)
         self._loop = Spare(lambda fd: hub.loop.owns(fd) or None)
         hub.loop.lend()
+        hub.through = self._through
         hub.wait_for = self._wait_for
         hub.max_connections = max(1, server.cores - SPARE_SLOTS)
         hub.max_descriptors = self._plugin.max_fd
@@ -101,14 +105,19 @@ class Requests:
         self._coming -= 1
         self._left()
 
-    def serve(self, connection: Connection, early: bytes) -> None:
+    def serve(self, attachment: Attachment, shield: Shield, early: bytes) -> None:
         """
-        Be the request of a connection until it is gone; its descriptor can be closed then.
+        Be the request of a websocket until it is gone.
 
         Args:
             early: What uWSGI has read of the client already.
         """
+        connection = self.hub.take(attachment)
+        if connection is None:
+            self.give_up()
+            return
         self._coming -= 1
+        self._shields[connection] = shield
         slot = self._enter(connection)
         try:
             if early:
@@ -123,7 +132,14 @@ class Requests:
                 self._park(slot, None)
                 self._turn(slot)
         finally:
+            if not connection.is_gone:
+                self.hub.give_up(connection)
+            os.close(connection.fd)
+            del self._shields[connection]
             self._leave(slot)
+
+    def _through(self, connection: Connection, payload: bytes, text: bool) -> bytes:
+        return self._shields[connection].through(payload, text)
 
     def _wait_for(self, event: threading.Event, seconds: float) -> bool:
         if threading.get_ident() != self._thread:
@@ -206,18 +222,6 @@ class Requests:
                 self._plugin.wake(other)
 
 
-_requests: Requests | None = None
-
-
-def run_in_requests(hub: Hub, server: Any) -> Requests:
+def run_in_requests(hub: Hub, server: Any) -> None:
     """Make this worker's websockets the requests of ``hub``."""
-    global _requests
-    _requests = Requests(hub, server)
-    return _requests
-
-
-def requests_of(hub: Hub) -> Requests:
-    """Return the requests of a hub that has been started by :func:`run_in_requests`."""
-    assert _requests is not None
-    assert _requests.hub is hub
-    return _requests
+    hub.engine = Requests(hub, server)
