@@ -6,43 +6,24 @@ Python's peers live in an environment of their own, nchan in a directory: nothin
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
+from typing import Any
 
-from tests.support.servers import ROOT, Process
+from bench.goals import Line
+from bench.lab import BUILD, Case, Lab, Target, cost, listening, p99, per_second, pin, progress, typical
+from tests.support.servers import Process, free_port
 
 HERE = Path(__file__).parent
-BUILD = ROOT / "build" / "bench"
 VENV = BUILD / "venv"
 
 
 class Unavailable(Exception):
     """A peer does not install here; says why."""
-
-
-@dataclass
-class Running:
-    """A server to put load on."""
-
-    name: str
-    port: int
-    processes: list[Process]
-    pids: list[int]  # of those whose CPU and memory count
-    load: list[str] = field(default_factory=list)  # how it is published to, where that is not PUBLISH broadcast:NAME
-    path: str = "/ws/{name}"
-    echo: str = ""  # what a URL needs besides, so that the client publishes, too
-    channel: str = "broadcast:{name}"
-
-    def url(self, name: str, echo: bool = False) -> str:
-        return f"ws://127.0.0.1:{self.port}{self.path.format(name=name)}{self.echo if echo else ''}"
-
-    def stop(self) -> None:
-        for process in self.processes:
-            process.stop(15)
 
 
 def pip(*packages: str) -> None:
@@ -64,17 +45,16 @@ def pip(*packages: str) -> None:
 
 def server(directory: Path, name: str, command: list[str | Path], port: int, redis_port: int) -> Process:
     env = {"REDIS_PORT": str(redis_port), "PYTHONPATH": str(HERE), "VIRTUAL_ENV": str(VENV)}
-    process = Process(command, directory / f"{name}.log", env)
-    process.wait_ready(lambda: is_listening(port))
+    process = Process(command, directory / f"{name}-{port}.log", env)
+    try:
+        process.wait_ready(lambda: port in listening())
+    except AssertionError as error:
+        raise Unavailable(f"does not start: {str(error).splitlines()[-1]}") from None
     return process
 
 
-def is_listening(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 5).close()
-    except OSError:
-        return False
-    return True
+def target(name: str, port: int, process: Process, pids: list[int] | None = None, **options: Any) -> Target:
+    return Target(name, port, pids or [process.process.pid], lambda: process.stop(15), **options)
 
 
 def children(pid: int) -> list[int]:
@@ -84,7 +64,7 @@ def children(pid: int) -> list[int]:
 # ---------------------------------------------------------------- the peers
 
 
-def greenlets(directory: Path, port: int, redis_port: int) -> Running:
+def greenlets(directory: Path, port: int, redis_port: int) -> Target:
     pip("uwsgi==2.0.31", "gevent", "redis")
     process = server(
         directory, "greenlets",
@@ -92,18 +72,18 @@ def greenlets(directory: Path, port: int, redis_port: int) -> Running:
          "--virtualenv", VENV, "--listen", "512", "--die-on-term", "--disable-logging", "--need-app"],
         port, redis_port,
     )  # fmt: skip
-    return Running("uWSGI, gevent, a greenlet per client", port, [process], [process.process.pid])
+    return target("uWSGI, a greenlet per client", port, process)
 
 
-def uwebsockets(directory: Path, port: int, redis_port: int) -> Running:
+def uwebsockets(directory: Path, port: int, redis_port: int) -> Target:
     pip("socketify", "hiredis")
     process = server(
         directory, "uwebsockets", [VENV / "bin" / "python", HERE / "uwebsockets.py", str(port)], port, redis_port
     )
-    return Running("socketify (uWebSockets)", port, [process], [process.process.pid])
+    return target("socketify (uWebSockets)", port, process)
 
 
-def channels(directory: Path, port: int, redis_port: int) -> Running:
+def channels(directory: Path, port: int, redis_port: int) -> Target:
     pip("channels", "channels_redis", "uvicorn[standard]", "django<6")
     process = server(
         directory, "channels",
@@ -111,14 +91,15 @@ def channels(directory: Path, port: int, redis_port: int) -> Running:
          "--backlog", "4096"],
         port, redis_port,
     )  # fmt: skip
-    return Running(
-        "Channels, pub/sub layer, uvicorn", port, [process], [process.process.pid], channel="bench__group__{name}"
-    )
+    return target("Channels, pub/sub layer, uvicorn", port, process, channel="bench__group__{name}")
 
 
 def nchan_module() -> Path:
     """Debian's module, unpacked from its package; it has to be built for the NGiNX that is here."""
-    found = [*Path("/usr/lib/nginx/modules").glob("ngx_nchan_module.so"), *(BUILD / "nchan").rglob("ngx_nchan_module.so")]
+    found = [
+        *Path("/usr/lib/nginx/modules").glob("ngx_nchan_module.so"),
+        *(BUILD / "nchan").rglob("ngx_nchan_module.so"),
+    ]
     if found:
         return found[0]
     if not shutil.which("apt-get") or not shutil.which("dpkg"):
@@ -132,8 +113,8 @@ def nchan_module() -> Path:
     return next(directory.rglob("ngx_nchan_module.so"))
 
 
-def nchan(storage: str) -> Callable[[Path, int, int], Running]:
-    def start(directory: Path, port: int, redis_port: int) -> Running:
+def nchan(storage: str) -> Callable[[Path, int, int], Target]:
+    def start(directory: Path, port: int, redis_port: int) -> Target:
         nginx = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
         if nginx is None:
             raise Unavailable("nginx is not installed")
@@ -145,24 +126,104 @@ def nchan(storage: str) -> Callable[[Path, int, int], Running]:
             storage="nchan_redis_pass redis;" if storage == "Redis" else "",
         )  # fmt: skip
         (home / "nginx.conf").write_text(text)
-        try:
-            process = server(
-                directory, f"nchan-{port}", [nginx, "-c", home / "nginx.conf", "-e", home / "error.log"], port, redis_port
-            )
-        except AssertionError as error:
-            raise Unavailable(str(error).splitlines()[-1]) from None
-        return Running(
-            f"nchan, {storage}", port, [process], children(process.process.pid),
-            load=["--post", f"http://127.0.0.1:{port}/pub/{{channel}}"], channel="{name}",
+        process = server(
+            directory, "nchan", [nginx, "-c", home / "nginx.conf", "-e", home / "error.log"], port, redis_port
+        )
+        return target(
+            f"nchan, {storage}", port, process, children(process.process.pid),
+            publish=["--post", f"http://127.0.0.1:{port}/pub/{{channel}}"], channel="{name}",
         )  # fmt: skip
 
     return start
 
 
-PEERS: dict[str, Callable[[Path, int, int], Running]] = {
+PEERS: dict[str, Callable[[Path, int, int], Target]] = {
     "socketify": uwebsockets,
     "nchan": nchan("memory"),
     "nchan-redis": nchan("Redis"),
     "greenlets": greenlets,
     "channels": channels,
 }
+
+# ---------------------------------------------------------------- the comparison
+
+COLUMNS = {
+    "w1": "fan-out/s, 1 in flight",
+    "p99": "p99 ms",
+    "cost": "µs each",
+    "w16": "16 in flight",
+    "spread": "spread/s",
+    "echo": "echoes/s",
+    "memory": "KiB/client",
+    "handshakes": "handshakes/s",
+}
+
+
+def compare(lab: Lab, names: list[str]) -> tuple[list[dict[str, Any]], list[Line]]:
+    """Measure each peer, uws4r and the ceiling in every round; return the table, and the lines of goal 1."""
+    starters: dict[str, Callable[[ExitStack], Target]] = {
+        "ceiling": lambda stack: stack.enter_context(lab.ceiling()),
+        "uws4r": lambda stack: stack.enter_context(lab.uws4r()),
+    }
+    for name in names:
+        starters[name] = lambda stack, name=name: started(lab, stack, name)  # type: ignore[misc]
+    rows: dict[str, dict[str, Any]] = {name: {"name": name} for name in starters}
+    fanout: dict[str, list[list[Case]]] = {name: [] for name in starters}
+    progress("\npeers ")
+    for number in range(lab.rounds):
+        for name in [name for name in starters if "reason" not in rows[name]]:
+            with ExitStack() as stack:
+                try:
+                    peer = starters[name](stack)
+                    if number == 0:
+                        rows[name] |= {"name": peer.name, **once(lab, peer)}
+                    fanout[name].append(fan_out(lab, peer))
+                except Unavailable as error:
+                    rows[name]["reason"] = str(error)
+            progress(".")
+    for name, rounds in fanout.items():
+        if rounds:
+            first, second = zip(*rounds, strict=True)
+            rows[name] |= {
+                "w1": typical(list(first), per_second), "p99": typical(list(first), p99),
+                "cost": typical(list(first), cost), "w16": typical(list(second), per_second),
+            }  # fmt: skip
+    lines = []
+    for name in names:
+        if fanout[name]:
+            for index, window in enumerate((1, 16)):
+                pairs = zip(fanout["uws4r"], fanout[name], strict=True)
+                value = median(per_second(ours[index]) / per_second(theirs[index]) for ours, theirs in pairs)
+                lines.append(Line(1, f"of {rows[name]['name']}, 1000 clients, {window} in flight", value, 1.0))
+    return list(rows.values()), lines
+
+
+def started(lab: Lab, stack: ExitStack, name: str) -> Target:
+    peer = PEERS[name](lab.directory, free_port(), lab.redis.port)
+    stack.callback(peer.stop)
+    for pid in peer.pids:
+        pin(pid, 0)
+    return peer
+
+
+def fan_out(lab: Lab, peer: Target) -> list[Case]:
+    options = ("--channel", peer.channel.format(name="bench"), "--clients", 1000, "--window", "1,16")
+    return lab.load(peer, peer.url("bench"), *options, seconds=lab.seconds / 2)["cases"]
+
+
+def once(lab: Lab, peer: Target) -> dict[str, float]:
+    """What one measurement is enough for."""
+
+    def load(url: str, *options: object) -> Case:
+        return lab.load(peer, url, *options, seconds=lab.seconds / 2)["cases"][0]
+
+    idle = load(peer.url("bench"), "--mode", "idle", "--clients", 1000)
+    channel = peer.channel.format(name="s{i}")
+    spread = load(peer.url("s{i}"), "--mode", "spread", "--clients", 1000, "--channel", channel)
+    echo = load(peer.url("e{i}", peer.echo_query), "--mode", "echo", "--clients", 100)
+    return {
+        "memory": idle["kib_per_client"]["server"],
+        "spread": per_second(spread),
+        "echo": per_second(echo),
+        "handshakes": load(peer.url("bench"), "--mode", "handshake")["handshakes_per_s"],
+    }

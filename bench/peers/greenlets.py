@@ -3,14 +3,14 @@
 import os
 from collections import defaultdict, deque
 
-from gevent import monkey
+from gevent import monkey  # patched before anything else is imported
 
 monkey.patch_all()
 
-import redis
-import uwsgi
-from gevent import get_hub, spawn
-from gevent.event import Event
+import redis  # noqa: E402
+import uwsgi  # noqa: E402
+from gevent import get_hub, spawn  # noqa: E402
+from gevent.event import Event  # noqa: E402
 
 PORT = int(os.environ["REDIS_PORT"])
 client = redis.Redis(connection_pool=redis.BlockingConnectionPool(port=PORT, max_connections=100))
