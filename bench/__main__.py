@@ -104,12 +104,12 @@ def main() -> None:
                 figures["peers"], ahead = compare(lab, told.peers)
                 lines += ahead
         figures["goals"] = [line.as_dict() for line in sorted(lines, key=lambda line: line.goal)]
-        figures["wrong"] = lab.wrong
+        figures["wrong"], figures["wrong_peers"] = lab.wrong, lab.wrong_peers
         figures["others"] = {"median": median(lab.others or [0]), "most": max(lab.others or [0])}
     lines.sort(key=lambda line: line.goal)
     print(f"\n\n{goals_table(lines)}", file=sys.stdout)
     if "peers" in figures:
-        print(f"\n{peers_table(figures['peers'])}")
+        print("\n".join(["", peers_table(figures["peers"]), *figures["wrong_peers"]]))
     unmet = [line for line in lines if not line.met]
     others = figures["others"]
     print(f"\nother processes meanwhile: {others['median']:.2f} of a core (median), at most {others['most']:.2f}")

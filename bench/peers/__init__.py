@@ -11,11 +11,10 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from bench.goals import Line
-from bench.lab import BUILD, Case, Lab, Target, cost, listening, p99, per_second, pin, progress, typical
+from bench.lab import BUILD, Case, Failed, Lab, Target, cost, listening, p99, per_second, pin, progress, ratio, typical
 from tests.support.servers import Process, free_port
 
 HERE = Path(__file__).parent
@@ -168,32 +167,30 @@ def compare(lab: Lab, names: list[str]) -> tuple[list[dict[str, Any]], list[Line
     for name in names:
         starters[name] = lambda stack, name=name: started(lab, stack, name)  # type: ignore[misc]
     rows: dict[str, dict[str, Any]] = {name: {"name": name} for name in starters}
-    fanout: dict[str, list[list[Case]]] = {name: [] for name in starters}
+    rounds: dict[str, dict[str, list[Case]]] = {name: {} for name in starters}
+    failed: dict[str, set[str]] = {name: set() for name in starters}
     progress("\npeers ")
     for number in range(lab.rounds):
         for name in [name for name in starters if "reason" not in rows[name]]:
             with ExitStack() as stack:
                 try:
                     peer = starters[name](stack)
+                    rows[name]["name"] = peer.name
                     if number == 0:
-                        rows[name] |= {"name": peer.name, **once(lab, peer)}
-                    fanout[name].append(fan_out(lab, peer))
+                        rows[name] |= once(lab, peer)
+                    one_round(lab, peer, rounds[name], failed[name])
                 except Unavailable as error:
                     rows[name]["reason"] = str(error)
             progress(".")
-    for name, rounds in fanout.items():
-        if rounds:
-            first, second = zip(*rounds, strict=True)
-            rows[name] |= {
-                "w1": typical(list(first), per_second), "p99": typical(list(first), p99),
-                "cost": typical(list(first), cost), "w16": typical(list(second), per_second),
-            }  # fmt: skip
+    for name, measured in rounds.items():
+        rows[name] |= {key: typical(cases, per_second) for key, cases in measured.items()}
+        if cases := measured.get("w1"):
+            rows[name] |= {"p99": typical(cases, p99), "cost": typical(cases, cost)}
     lines = []
     for name in names:
-        if fanout[name]:
-            for index, window in enumerate((1, 16)):
-                pairs = zip(fanout["uws4r"], fanout[name], strict=True)
-                value = median(per_second(ours[index]) / per_second(theirs[index]) for ours, theirs in pairs)
+        for key, window in (("w1", 1), ("w16", 16)):
+            if theirs := rounds[name].get(key):
+                value = ratio({"uws4r": rounds["uws4r"][key][: len(theirs)], name: theirs}, per_second, to=name)
                 lines.append(Line(1, f"of {rows[name]['name']}, 1000 clients, {window} in flight", value, 1.0))
     return list(rows.values()), lines
 
@@ -206,24 +203,32 @@ def started(lab: Lab, stack: ExitStack, name: str) -> Target:
     return peer
 
 
-def fan_out(lab: Lab, peer: Target) -> list[Case]:
-    options = ("--channel", peer.channel.format(name="bench"), "--clients", 1000, "--window", "1,16")
-    return lab.load(peer, peer.url("bench"), *options, seconds=lab.seconds / 2)["cases"]
+def load(lab: Lab, peer: Target, name: str, query: str, *options: object) -> list[Case]:
+    channel = peer.channel.format(name=name)
+    return lab.load(peer, peer.url(name, query), "--channel", channel, *options, seconds=lab.seconds * 0.4)["cases"]
 
 
 def once(lab: Lab, peer: Target) -> dict[str, float]:
     """What one measurement is enough for."""
+    [idle] = load(lab, peer, "bench", peer.query, "--mode", "idle", "--clients", 1000)
+    [handshakes] = load(lab, peer, "bench", peer.query, "--mode", "handshake")
+    return {"memory": idle["kib_per_client"]["server"], "handshakes": handshakes["handshakes_per_s"]}
 
-    def load(url: str, *options: object) -> Case:
-        return lab.load(peer, url, *options, seconds=lab.seconds / 2)["cases"][0]
 
-    idle = load(peer.url("bench"), "--mode", "idle", "--clients", 1000)
-    channel = peer.channel.format(name="s{i}")
-    spread = load(peer.url("s{i}"), "--mode", "spread", "--clients", 1000, "--channel", channel)
-    echo = load(peer.url("e{i}", peer.echo_query), "--mode", "echo", "--clients", 100)
-    return {
-        "memory": idle["kib_per_client"]["server"],
-        "spread": per_second(spread),
-        "echo": per_second(echo),
-        "handshakes": load(peer.url("bench"), "--mode", "handshake")["handshakes_per_s"],
-    }
+def one_round(lab: Lab, peer: Target, measured: dict[str, list[Case]], failed: set[str]) -> None:
+    """Measure what every round does; what a peer has failed at once it is spared, and what comes behind that."""
+    for keys, name, query, options in (
+        (("w1", "w16"), "bench", peer.query, ("--clients", 1000, "--window", "1,16")),
+        (("spread",), "s{i}", peer.query, ("--mode", "spread", "--clients", 1000)),
+        (("echo",), "e{i}", peer.echo_query, ("--mode", "echo", "--clients", 100)),
+    ):
+        if failed.intersection(keys):
+            return
+        try:
+            cases = load(lab, peer, name, query, *options)
+        except Failed as error:
+            failed.update(keys)
+            lab.wrong_peers.append(str(error))
+            return
+        for key, case in zip(keys, cases, strict=True):
+            measured.setdefault(key, []).append(case)
