@@ -1,141 +1,127 @@
-"""Start the servers, measure, print a table."""
+"""Start the servers, measure, print the tables: ``./build.sh bench``; see README.md beside this file."""
 
 import argparse
 import json
 import os
+import platform
 import sys
 import tempfile
+import time
+from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import redis
-
-from bench.load import fanout, frame_of, open_websockets, receive_exactly
-from tests.support.process import pss, worker_pid
-from tests.support.servers import RedisServer
-from tests.support.site import Site, manage, serve, site_env
-
-FACILITY = "/ws/bench?subscribe-broadcast"
-
-SESSIONS = """
-import sys
-from django.contrib.auth.models import User
-from django.contrib.sessions.backends.db import SessionStore
-from django.test import RequestFactory
-from django.contrib.auth import login
-for i in range({count}):
-    user = User.objects.create(username="user%05d" % i)
-    request = RequestFactory().get("/")
-    request.session = SessionStore()
-    login(request, user, backend="django.contrib.auth.backends.ModelBackend")
-    request.session.save()
-    print(request.session.session_key)
-"""
+from bench import picture
+from bench.goals import PARTS, Line
+from bench.lab import Lab
+from bench.longterm import no_growth
+from bench.peers import COLUMNS, PEERS, compare
 
 
-def cpu(pid: int) -> float:
-    """Seconds of CPU time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./build.sh bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join([*PARTS, 'peers'])}; all unless given")
+    parser.add_argument("--peers", help=f"which of {', '.join(PEERS)}, with commas; all unless given")
+    parser.add_argument("--no-peers", action="store_true", help="leave the peers out")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each case; their median counts")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each")
+    parser.add_argument("--quick", action="store_true", help="one round of half a second: does it all run?")
+    parser.add_argument("--longterm", type=float, metavar="MINUTES", help="instead: does memory grow under traffic?")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="and draw them, as SVG")
+    told = parser.parse_args(arguments)
+    told.parts = told.parts or [*PARTS, "peers"]
+    for part in told.parts:
+        if part not in PARTS and part != "peers":
+            parser.error(f"no such part: {part}")
+    told.peers = told.peers.split(",") if told.peers else list(PEERS)
+    for peer in told.peers:
+        if peer not in PEERS:
+            parser.error(f"no such peer: {peer}")
+    if told.quick:
+        told.rounds, told.seconds = 1, 0.5
+    return told
 
 
-def pin(pid: int, core: int) -> None:
-    """Threads that a process has, and those that it makes later, run on one core."""
-    if (os.cpu_count() or 1) > 1:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            os.sched_setaffinity(int(task.name), {core})
+def number(value: float) -> str:
+    return f"{value:,.0f}".replace(",", " ") if value >= 1000 else f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def idle(site: Site, count: int, sessions: list[str]) -> dict[str, Any]:
-    """Memory for each idle websocket; after one that warms everything up."""
-    pid = worker_pid(site)
-    path = FACILITY + ("&subscribe-user&subscribe-session" if sessions else "")
-    warm = open_websockets(site.address, [path] * 20, sessions[:20])
-    before = pss(pid)
-    sockets = open_websockets(site.address, [path] * count, sessions)
-    after = pss(pid)
-    links = len(site.redis.links())
-    for client in warm + sockets:
-        client.close()
-    return {"clients": count, "KiB per client": round((after - before) / count, 2), "Redis connections": links}
-
-
-def measure(site: Site, count: int, window: int, seconds: float, size: int = 128) -> dict[str, Any]:
-    pid = worker_pid(site)
-    publisher = redis.Redis(port=site.redis.port)
-    publisher.set("broadcast:bench", "joined")  # what is kept comes first: who has it gets all that follows
-    sockets = open_websockets(site.address, [FACILITY] * count)
-    for client in sockets:
-        receive_exactly(client, frame_of(b"joined"))
-    publisher.delete("broadcast:bench")
-    pin(pid, 0)
-    os.sched_setaffinity(0, {1} if (os.cpu_count() or 1) > 1 else {0})
-    before = cpu(pid)
-    result = fanout(sockets, publisher, "broadcast:bench", size, window, seconds)
-    used = cpu(pid) - before
-    for client in sockets:
-        client.close()
-    publisher.close()
-    return {
-        "clients": count,
-        "in flight": window,
-        "bytes": size,
-        "deliveries/s": round(result.deliveries / result.seconds),
-        "p50 ms": round(result.percentile(0.5), 2),
-        "p99 ms": round(result.percentile(0.99), 2),
-        "worker µs per delivery": round(used / max(1, result.deliveries) * 1e6, 2),
-        "wrong": result.wrong,
-    }
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    widths = {name: max(len(name), *(len(str(row[name])) for row in rows)) for name in rows[0]}
-    lines = ["  ".join(name.rjust(width) for name, width in widths.items())]
-    lines += ["  ".join(str(row[name]).rjust(width) for name, width in widths.items()) for row in rows]
+def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [header, *rows]
+    ]
     return "\n".join(lines)
 
 
+def goals_table(lines: list[Line]) -> str:
+    rows = [
+        (
+            str(line.goal),
+            line.what,
+            f"{number(line.value)} {line.unit}".rstrip(),
+            ("≥ " if line.at_least else "≤ ") + number(line.mark),
+            "met" if line.met else "NOT MET",
+            line.note,
+        )
+        for line in lines
+    ]
+    return table(("", "goal", "measured", "mark", "", ""), rows)
+
+
+def peers_table(peers: list[dict[str, Any]]) -> str:
+    rows = [
+        (peer["name"], *(number(peer[key]) if key in peer else "–" for key in COLUMNS))
+        for peer in peers
+        if "reason" not in peer
+    ]
+    missing = [f"{peer['name']} is missing: {peer['reason']}" for peer in peers if "reason" in peer]
+    return "\n".join([table(("", *COLUMNS.values()), rows), *missing])
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="./build.sh bench", description=__doc__)
-    parser.add_argument("--clients", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each fan-out run")
-    parser.add_argument("--json", type=Path, help="write the figures there as well")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="uws4r-bench-") as name:
-        directory = Path(name)
-        server = RedisServer(directory)
-        try:
-            figures = run(directory, server, arguments)
-        finally:
-            server.close()
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2))
-    if any(row["wrong"] for row in figures["fan-out"]):
-        sys.exit("messages were lost, doubled, out of order or corrupt")
-
-
-def run(directory: Path, server: RedisServer, arguments: argparse.Namespace) -> dict[str, Any]:
-    database = directory / "bench.sqlite3"
-    env = site_env(server.url, database)
-    manage(env, "migrate", "-v0")
-    sessions = manage(env, "shell", "-c", SESSIONS.format(count=arguments.clients)).split()[-arguments.clients :]
-    figures: dict[str, Any] = {"idle": [], "fan-out": []}
-    settings = {"LOGGING": {"version": 1, "disable_existing_loggers": False}}
-    for keys in ([], sessions):
-        site = serve(directory, server, database, settings, options=("--disable-logging",))
-        try:
-            figures["idle"].append({"channels": 3 if keys else 1, **idle(site, arguments.clients, keys)})
-        finally:
-            site.uwsgi.stop()
-    print("\nidle websockets\n" + table(figures["idle"]), flush=True)
-    for window in (1, 16):
-        site = serve(directory, server, database, settings, options=("--disable-logging",))
-        try:
-            figures["fan-out"].append(measure(site, arguments.clients, window, arguments.seconds))
-        finally:
-            site.uwsgi.stop()
-    print("\nfan-out\n" + table(figures["fan-out"]), flush=True)
-    return figures
+    told = parsed(sys.argv[1:])
+    begin = time.monotonic()
+    figures: dict[str, Any] = {
+        "machine": {"cpus": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()},
+        "rounds": told.rounds, "seconds": told.seconds, "load_average": os.getloadavg(),
+    }  # fmt: skip
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="uws4r-bench-")))
+        directory.chmod(0o755)
+        lab = Lab(directory, told.rounds, told.seconds)
+        stack.callback(lab.close)
+        lines: list[Line] = []
+        if told.longterm:
+            lines += no_growth(lab, told.longterm)
+        else:
+            for part in told.parts:
+                lines += PARTS[part](lab) if part != "peers" else []
+            if "peers" in told.parts and not told.no_peers:
+                figures["peers"], ahead = compare(lab, told.peers)
+                lines += ahead
+        figures["goals"] = [line.as_dict() for line in sorted(lines, key=lambda line: line.goal)]
+        figures["wrong"], figures["wrong_peers"] = lab.wrong, lab.wrong_peers
+        figures["others"] = {"median": median(lab.others or [0]), "most": max(lab.others or [0])}
+    lines.sort(key=lambda line: line.goal)
+    print(f"\n\n{goals_table(lines)}", file=sys.stdout)
+    if "peers" in figures:
+        print("\n".join(["", peers_table(figures["peers"]), *figures["wrong_peers"]]))
+    unmet = [line for line in lines if not line.met]
+    others = figures["others"]
+    print(f"\nother processes meanwhile: {others['median']:.2f} of a core (median), at most {others['most']:.2f}")
+    print(f"{len(lines) - len(unmet)} of {len(lines)} met, after {(time.monotonic() - begin) / 60:.1f} minutes")
+    if told.json:
+        told.json.write_text(json.dumps(figures, indent=2))
+    if told.picture:
+        told.picture.write_text(picture.drawn(figures))
+    for text in figures["wrong"]:
+        print(f"WRONG: {text}", file=sys.stderr)
+    if figures["wrong"]:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
