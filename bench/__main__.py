@@ -16,6 +16,8 @@ from bench import picture
 from bench.goals import PARTS, Line
 from bench.lab import Lab
 from bench.longterm import no_growth
+from bench.modes import COLUMNS as modes_columns
+from bench.modes import compare_modes
 from bench.peers import COLUMNS, PEERS, compare
 
 
@@ -28,6 +30,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each")
     parser.add_argument("--quick", action="store_true", help="one round of half a second: does it all run?")
     parser.add_argument("--longterm", type=float, metavar="MINUTES", help="instead: does memory grow under traffic?")
+    parser.add_argument("--modes", action="store_true", help="instead: the modes of serving, side by side")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="and draw them, as SVG")
     told = parser.parse_args(arguments)
@@ -82,6 +85,11 @@ def peers_table(peers: list[dict[str, Any]]) -> str:
     return "\n".join([table(("", *COLUMNS.values()), rows), *missing])
 
 
+def modes_table(modes: list[dict[str, Any]]) -> str:
+    rows = [tuple(each[key] if key == "mode" else number(each[key]) for key in modes_columns) for each in modes]
+    return table(tuple(modes_columns.values()), rows)
+
+
 def main() -> None:
     told = parsed(sys.argv[1:])
     begin = time.monotonic()
@@ -95,7 +103,9 @@ def main() -> None:
         lab = Lab(directory, told.rounds, told.seconds)
         stack.callback(lab.close)
         lines: list[Line] = []
-        if told.longterm:
+        if told.modes:
+            figures["modes"] = compare_modes(lab)
+        elif told.longterm:
             lines += no_growth(lab, told.longterm)
         else:
             for part in told.parts:
@@ -107,7 +117,7 @@ def main() -> None:
         figures["wrong"], figures["wrong_peers"] = lab.wrong, lab.wrong_peers
         figures["others"] = {"median": median(lab.others or [0]), "most": max(lab.others or [0])}
     lines.sort(key=lambda line: line.goal)
-    print(f"\n\n{goals_table(lines)}", file=sys.stdout)
+    print("\n\n" + (modes_table(figures["modes"]) if told.modes else goals_table(lines)))
     if "peers" in figures:
         print("\n".join(["", peers_table(figures["peers"]), *figures["wrong_peers"]]))
     unmet = [line for line in lines if not line.met]

@@ -398,6 +398,15 @@ cdef class Loop:
             c_close(fd)
         self.epoll = self.wake_fd = self.timer_fd = -1
 
+    def close(self):
+        """Give back descriptors and buffers, without waiting for the garbage collector; no turn may follow."""
+        for fd in (self.epoll, self.wake_fd, self.timer_fd):
+            c_close(fd)
+        self.epoll = self.wake_fd = self.timer_fd = -1
+        free(self.arena)
+        free(self.link_room)
+        self.arena = self.link_room = NULL
+
     def half_close(self, Connection connection not None):
         """Tell the client that nothing more will come; once is enough."""
         if not connection.client.half_closed:

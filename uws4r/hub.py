@@ -511,10 +511,11 @@ class Hub:
         return bool(self.outbox) or self.keeper.busy
 
     def retire(self) -> None:
-        """End for want of clients."""
+        """End for want of clients, between two turns."""
         self.draining = self.over = True
         self._stop_now()
         self.threads.finish(0)
+        self.loop.close()
 
     def crash(self) -> None:
         """After an error that nothing else caught: close all clients, so that they come back to a new hub."""

@@ -233,17 +233,33 @@ def native() -> Native:
     return Native(uwsgi)
 
 
+class Stop:
+    """
+    What uWSGI calls at the end of a worker.
+
+    Args:
+        before: What the site has set itself.
+        hub: To stop then; it may be replaced.
+    """
+
+    def __init__(self, before: Callable[[], object] | None, hub: Hub) -> None:
+        self.hub = hub
+        self._before = before
+
+    def __call__(self) -> None:
+        try:
+            if self._before is not None:
+                self._before()
+        finally:
+            self.hub.stop()
+
+
 def stop_with_worker(hub: Hub) -> None:
     """Close the hub's clients with 1012 when this worker stops or reloads, after what the site has set itself."""
     if uwsgi is None:
         return
     before = getattr(uwsgi, "atexit", None)
-
-    def stop() -> None:
-        try:
-            if before is not None:
-                before()
-        finally:
-            hub.stop()
-
-    uwsgi.atexit = stop
+    if isinstance(before, Stop):  # that of a hub which is over
+        before.hub = hub
+    else:
+        uwsgi.atexit = Stop(before, hub)

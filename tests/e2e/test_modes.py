@@ -3,28 +3,18 @@
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.native import native
-from tests.support.runserver import RunServer
+from tests.support.modes import MODES, serve_in, stop
 from tests.support.servers import RedisServer, wait_until
-from tests.support.site import Site, serve
+from tests.support.site import Site
 from tests.support.wire import BINARY, PING, TEXT, Client, Refused, close_frame, deflated, masked_frame
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ECHO = "/ws/foo?subscribe-broadcast&publish-broadcast&echo"
 
-MODES: dict[str, dict[str, Any]] = {
-    "prefork": {"workers": 2},
-    "threads": {"workers": 2, "options": ("--threads", "4")},
-    "websockets only": {"workers": 2, "module": "uws4r.wsgi:application"},
-    "gevent": {"workers": 2, "options": ("--gevent", "50")},
-    "gevent, patched": {"workers": 2, "options": ("--gevent", "50"), "module": "testsite.patched_wsgi:application"},
-    "native": {"workers": 2, **native()},
-}
 # What differs from mode to mode is in a table of docs/how-to/deploy.md.
 COMPRESSING = [*(mode for mode in MODES if mode != "native"), "runserver"]
 PAGES = [*(mode for mode in MODES if mode != "websockets only"), "runserver"]
@@ -39,20 +29,12 @@ def serving(
 
     def site(mode: str) -> Site:
         if mode not in sites:
-            directory = tmp_path_factory.mktemp("mode")
-            if mode == "runserver":
-                sites[mode] = RunServer(directory, redis_server, database, "--noreload")
-            else:
-                sites[mode] = serve(directory, redis_server, database, **MODES[mode])
+            sites[mode] = serve_in(mode, tmp_path_factory.mktemp("mode"), redis_server, database)
         return sites[mode]
 
     yield site
-    for mode, each in sites.items():
-        each.close_clients()
-        if mode == "runserver":
-            each.process.stop(signal.SIGTERM)  # type: ignore[attr-defined]
-        else:
-            each.uwsgi.stop()
+    for each in sites.values():
+        stop(each)
 
 
 @pytest.fixture(params=[*MODES, "runserver"])

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.soak import marks, noise, slow
 from tests.soak.clients import reset
 from tests.soak.quiet import CRASHING, churn_beside
 from tests.support.deployed import Emperor, Nginx
@@ -37,11 +38,6 @@ def site(served: Callable[..., Site]) -> Iterator[Site]:
     found = served(**native())
     yield found
     found.uwsgi.assert_healthy()
-
-
-def gone(site: Site) -> bool:
-    """Whether nobody is subscribed to anything, and the worker has no connection to Redis."""
-    return not site.redis.links() and not site.redis.channels()
 
 
 # ---------------------------------------------------------------- the shield
@@ -127,9 +123,26 @@ def test_a_subprotocol_is_chosen_whatever_is_offered(served: Callable[..., Site]
         assert client.response.headers.get("sec-websocket-protocol") == answer
 
 
-def test_churn_leaves_quiet_clients_alone(served: Callable[..., Site]) -> None:
+def test_churn_leaves_quiet_clients_alone_and_nothing_behind(served: Callable[..., Site]) -> None:
     site = served(**native(2000))
+    site.request("GET", "/visit/")  # opens the database
+    before = descriptors(worker_pid(site))
     print(churn_beside(site, 30, random.randrange(1 << 32)))
+    site.close_clients()
+    wait_until(lambda: descriptors(worker_pid(site)) == before, "all descriptors are back")
+
+
+def test_random_frames_hurt_nobody_else(served: Callable[..., Site]) -> None:
+    print(noise.random_frames(served(**native()), seconds=5, seed=random.randrange(1 << 32)))
+
+
+def test_fragments_of_two_hundred_clients_do_not_meet(served: Callable[..., Site]) -> None:
+    print(marks.marked_messages(served(**native()), clients=200, messages=2000, seed=random.randrange(1 << 32)))
+
+
+def test_a_client_that_does_not_read_costs_its_queue(served: Callable[..., Site]) -> None:
+    way = native(100, *slow.OPTIONS)
+    print(slow.queue_limit(served(**way), messages=2400))
 
 
 # ---------------------------------------------------------------- the pilot
@@ -169,16 +182,17 @@ def test_every_client_may_be_the_pilot_that_leaves(site: Site) -> None:
             assert client.receive() == "still here"
 
 
-def test_the_last_one_to_leave_ends_the_subscription(site: Site) -> None:
+def test_the_last_one_to_leave_ends_the_subscription(served: Callable[..., Site], own_redis: RedisServer) -> None:
+    site = served(redis=own_redis, **native())
     clients = [site.join(PATH) for _ in range(3)]
-    assert len(site.redis.links()) == 1
+    assert len(own_redis.links()) == 1
     for client in clients:
         client.sock.close()
-    wait_until(lambda: gone(site), "nobody is subscribed")
+    wait_until(lambda: not own_redis.links() and not own_redis.channels(), "nobody is subscribed")
     again = site.join(PATH)
-    site.redis.client.publish("broadcast:foo", "again")
+    own_redis.client.publish("broadcast:foo", "again")
     assert again.receive() == "again"
-    assert len(site.redis.links()) == 1
+    assert len(own_redis.links()) == 1
 
 
 def test_what_the_last_one_has_published_arrives(served: Callable[..., Site], own_redis: RedisServer) -> None:

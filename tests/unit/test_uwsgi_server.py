@@ -55,6 +55,17 @@ def test_options_that_end_workers_are_warned_of_once(
     }
 
 
+def test_a_worker_stops_the_hub_that_it_has_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In native mode it has had many."""
+    called: list[str] = []
+    module = SimpleNamespace(atexit=lambda: called.append("the site's own"))
+    monkeypatch.setattr(uwsgi_server, "uwsgi", module)
+    for name in ("first", "second", "third"):
+        uwsgi_server.stop_with_worker(SimpleNamespace(stop=lambda name=name: called.append(name)))  # type: ignore[arg-type]
+    module.atexit()
+    assert called == ["the site's own", "third"]
+
+
 def test_another_server_is_told_what_to_use() -> None:
     with pytest.raises(ConfigurationError, match=r"websockets need uWSGI, not WSGIServer/0\.2"):
         uwsgi_server.require_uwsgi({"SERVER_SOFTWARE": "WSGIServer/0.2"})
