@@ -52,7 +52,8 @@ def processes_of(directory: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_build_sh_run_serves_the_chat_and_ends_what_it_started(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [[], ["native"]], ids=["detached", "native"])
+def test_build_sh_run_serves_the_chat_and_ends_what_it_started(tmp_path: Path, mode: list[str]) -> None:
     port = free_port()
     mark = f"UWS4R_TEST_MARK={tmp_path}"
     env = {
@@ -62,7 +63,7 @@ def test_build_sh_run_serves_the_chat_and_ends_what_it_started(tmp_path: Path) -
         "PYTHONDEVMODE": "",
         "PYTHONPATH": "",
     }
-    process = Process([ROOT / "build.sh", "run"], tmp_path / "run.log", env)
+    process = Process([ROOT / "build.sh", "run", *mode], tmp_path / "run.log", env)
     try:
         process.wait_ready(lambda: f"http://localhost:{port}/" in process.log, timeout=60)
         page = urllib.request.urlopen(f"http://localhost:{port}/").read().decode()
@@ -70,6 +71,8 @@ def test_build_sh_run_serves_the_chat_and_ends_what_it_started(tmp_path: Path) -
         path = f"/ws/lobby?{flags}"
         origin: dict[str, str | None] = {"Host": f"localhost:{port}", "Origin": f"http://localhost:{port}"}
         with connect(("127.0.0.1", port), path, origin) as one, connect(("127.0.0.1", port), path, origin) as two:
+            assert one.response is not None
+            assert ("sec-websocket-origin" in one.response.headers) == bool(mode)  # a header of uWSGI's own
             message = json.dumps({"from": "one", "text": "hello"})
             one.send(message)
             assert one.receive() == message

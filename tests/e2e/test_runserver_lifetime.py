@@ -18,7 +18,7 @@ from redis.retry import Retry
 from tests.support.runserver import ECHO, RunServer, Runserver, talk
 from tests.support.servers import SITE, RedisServer, free_port, wait_until
 from tests.support.site import manage, site_env
-from tests.support.wire import Refused, close_frame
+from tests.support.wire import Client, Refused, close_frame
 
 pytestmark = pytest.mark.e2e
 
@@ -72,6 +72,17 @@ def test_clients_that_do_not_answer_do_not_hold_up_the_end(runserver: Runserver,
     server.interrupt()  # impatient, and no traceback (looked for in the end)
     assert server.process.process.wait(10) == 0
     assert time.monotonic() - begin < 3
+
+
+def test_a_request_does_not_swallow_the_end(tmp_path: Path, redis_server: RedisServer, database: Path) -> None:
+    """Without threads, what a signal raises is raised in the request at hand; wsgiref catches all, and logs it."""
+    server = RunServer(tmp_path, redis_server, database, "--nothreading", "--noreload")
+    with server.connect(ECHO) as client, Client(server.socket()) as busy:
+        busy.request("/sleep/", {"Upgrade": None, "Connection": "close"}, read=False)
+        wait_until(lambda: "a request sleeps" in server.log, "busy")
+        server.process.process.send_signal(signal.SIGTERM)
+        assert client.receive_close().close_code == 1012
+        assert server.process.process.wait(10) == 0
 
 
 # ---------------------------------------------------------------- Redis

@@ -42,12 +42,36 @@ def next_runserver() -> type:
     return type(load_command_class("django.core", "runserver"))
 
 
+class End:
+    """A signal's handler: what is in a ``finally`` is done."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        self.told = True
+        sys.exit(0)
+
+
+end = End()
+
+
+class EndsWhenTold:
+    """Goes in front of a server class. wsgiref catches whatever a signal raises in a request."""
+
+    def service_actions(self) -> None:
+        """Called by ``socketserver`` after each request, and twice a second."""
+        super().service_actions()  # type: ignore[misc]
+        if end.told:
+            sys.exit(0)
+
+
 Next: Any = next_runserver()
 
 
 class Command(Next):
     help = f"{Next.help} Websockets are served below WEBSOCKET_URL."
-    server_cls = type("WSGIServer", (WebsocketServer, Next.server_cls), {})
+    server_cls = type("WSGIServer", (EndsWhenTold, WebsocketServer, Next.server_cls), {})
 
     def run(self, **options: Any) -> None:
         with self._redis():
@@ -127,11 +151,6 @@ def run_children() -> int:
                 return 0
             if status != CHANGED:
                 return status
-
-
-def end(number: int, frame: Any) -> None:
-    """A signal's handler: what is in a ``finally`` is done."""
-    sys.exit(0)
 
 
 @contextmanager
