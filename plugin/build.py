@@ -38,7 +38,7 @@ def build(target: Path) -> None:
         directory = Path(name)
         version = run(uwsgi, "--version", cwd=directory).strip()
         run(
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"),
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
             *("--no-binary", "uwsgi", f"uwsgi=={version}"),
             cwd=directory,
         )
