@@ -35,6 +35,7 @@ cdef extern from "<sys/socket.h>" nogil:
     struct msghdr:
         iovec *msg_iov
         size_t msg_iovlen
+    ssize_t send(int fd, const void *buffer, size_t size, int flags)
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
     int MSG_DONTWAIT, MSG_NOSIGNAL
 
@@ -113,7 +114,7 @@ cdef Sent client_send(Client *client) noexcept nogil:
     # All frames that wait, in as few system calls as IOV_MAX allows.
     cdef iovec pieces[PIECES]
     cdef msghdr message
-    cdef uint32_t i, count
+    cdef uint32_t i, count, joined
     cdef size_t whole
     cdef ssize_t size
     cdef Frame *frame
@@ -122,16 +123,24 @@ cdef Sent client_send(Client *client) noexcept nogil:
     while client.count:
         count = client.count if client.count < PIECES else PIECES
         whole = 0
+        joined = 0
         for i in range(count):
             frame = client.queue[client.first + i]
-            pieces[i].iov_base = frame.wire
-            pieces[i].iov_len = frame.size
             whole += frame.size
+            if joined and <uint8_t *>pieces[joined - 1].iov_base + pieces[joined - 1].iov_len == frame.wire:
+                pieces[joined - 1].iov_len += frame.size
+                continue
+            pieces[joined].iov_base = frame.wire
+            pieces[joined].iov_len = frame.size
+            joined += 1
         pieces[0].iov_base = <uint8_t *>pieces[0].iov_base + client.sent
         pieces[0].iov_len -= client.sent
         whole -= client.sent
-        message.msg_iovlen = count
-        size = sendmsg(client.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
+        if joined == 1:
+            size = send(client.fd, pieces[0].iov_base, pieces[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
+        else:
+            message.msg_iovlen = joined
+            size = sendmsg(client.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
         if size < 0:
             if errno == EINTR:
                 continue

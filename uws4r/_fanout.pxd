@@ -83,6 +83,7 @@ cdef class Fanout:
     cdef void unlist(self, Channel channel, Client *client, uint32_t index)
     cdef void settle(self) noexcept
     cdef void fan_out(self) noexcept nogil
+    cdef void join_frames(self, uint32_t start, uint32_t end) noexcept nogil
     cdef void deliver(self, Client *client, Delivery *delivery) noexcept nogil
     cdef bint withhold(self, Client *client, Delivery *delivery) noexcept nogil
     cdef bint tap(self, Client *client, bint withheld) noexcept nogil

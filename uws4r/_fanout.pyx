@@ -24,6 +24,7 @@ from uws4r._frames cimport (
     frame_for,
     frame_new,
     frame_release,
+    frames_join,
     own_expect,
     own_forget,
     own_take,
@@ -351,6 +352,8 @@ cdef class Fanout:
             end = start + 1
             while end < self.delivery_count and self.deliveries[end].listeners == listeners:
                 end += 1
+            if end - start > 1 and listeners.count > 4:
+                self.join_frames(start, end)
             for k in range(listeners.count):
                 for i in range(start, end):
                     self.deliver(listeners.items[k], &self.deliveries[i])
@@ -358,6 +361,22 @@ cdef class Fanout:
                 frame_release(self.deliveries[i].frame)
             start = end
         self.delivery_count = 0
+
+    cdef void join_frames(self, uint32_t start, uint32_t end) noexcept nogil:
+        cdef Frame *frames[64]
+        cdef uint32_t i, count = 0
+        cdef size_t size = 0
+        for i in range(start, end):
+            if count == 64 or size + self.deliveries[i].frame.size > 65536:
+                if count > 1:
+                    frames_join(frames, count)
+                count = 0
+                size = 0
+            frames[count] = self.deliveries[i].frame
+            size += frames[count].size
+            count += 1
+        if count > 1:
+            frames_join(frames, count)
 
     cdef void deliver(self, Client *client, Delivery *delivery) noexcept nogil:
         cdef bint withheld = self.withhold(client, delivery)
