@@ -9,6 +9,7 @@ import os
 from typing import Any
 
 from django.conf import settings
+from django.utils.functional import empty
 
 EMBEDDED_REDIS = "UWS4R_EMBEDDED_REDIS"  # set by a runserver that has started a Redis, for its children
 
@@ -22,11 +23,14 @@ class Conf:
     def _get(self, name: str, default: Any) -> Any:
         if name in self.assigned:
             return self.assigned[name]
+        # Not through the lazy object, which makes and catches two exceptions for each setting that a site has not made.
+        held = object.__getattribute__(settings, "_wrapped")
+        if held is empty:
+            held = settings
         if name.startswith("WS4REDIS_"):
-            new = "UWS4R_" + name.removeprefix("WS4REDIS_")
-            default = getattr(settings, name, default)
-            name = new
-        return getattr(settings, name, default)
+            default = getattr(held, name, default)
+            name = "UWS4R_" + name[9:]
+        return getattr(held, name, default)
 
     @property
     def WEBSOCKET_URL(self) -> str:
