@@ -51,16 +51,16 @@ cdef struct Client:
     uint32_t expires      # seconds of the epoch, when the session ends; 0: it has none that is known
     uint16_t close_code
     State state
-    bint echo
-    bint changes
-    bint writing          # EPOLLOUT is on
+    uint8_t echo
+    uint8_t changes
+    uint8_t writing          # EPOLLOUT is on
     uint8_t window        # bits of what it inflates messages with (RFC 7692); 0: it takes none compressed
     uint8_t paused        # why nothing is received, one bit for each reason; 0: it is
-    bint tapped           # the hub hands over its messages, instead of queueing them
-    bint half_closed
-    bint pinged           # an unanswered ping is out
-    bint ended            # end of input, or an error of the socket
-    bint answered         # the client's close frame is here: nothing to wait for after the flush
+    uint8_t tapped           # the hub hands over its messages, instead of queueing them
+    uint8_t half_closed
+    uint8_t pinged           # an unanswered ping is out
+    uint8_t ended            # end of input, or an error of the socket
+    uint8_t answered         # the client's close frame is here: nothing to wait for after the flush
 
 
 cdef enum Sent:

@@ -5,6 +5,7 @@ Every refusal is an HTTP status with one plain sentence; nothing of an exception
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterable
 from http.client import responses
 from typing import Any, Protocol
@@ -201,7 +202,7 @@ class Application:
                 ascii(flags_of(request)),
                 ", ".join(self.possible_channels),
             )
-        facility = facility_of(request.path_info)
+        facility = sys.intern(facility_of(request.path_info))  # one for all who share it
         session, expires = session_of(request)
         attachment = Attachment(
             fd=-1,
