@@ -124,7 +124,7 @@ def test_a_subprotocol_is_chosen_whatever_is_offered(served: Callable[..., Site]
 
 
 def test_churn_leaves_quiet_clients_alone_and_nothing_behind(served: Callable[..., Site]) -> None:
-    site = served(**native(2000))
+    site = served(**native(2000, UWS4R_PING_INTERVAL=0))  # the quiet ones do not even answer
     site.request("GET", "/visit/")  # opens the database
     before = descriptors(worker_pid(site))
     print(churn_beside(site, 30, random.randrange(1 << 32)))

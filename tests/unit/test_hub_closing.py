@@ -165,7 +165,7 @@ def test_an_answer_may_take_longer_than_the_time_between_two_pings(make: Callabl
     assert client.frame().opcode == PING
     pinged = time.monotonic()
     assert client.receive_close().close_code == 1011
-    assert 0.9 < time.monotonic() - pinged < 3.0
+    assert 0.8 < time.monotonic() - pinged < 3.0  # ticks of the timer wheel
 
 
 def test_a_client_that_talks_is_not_pinged(make: Callable[..., Bench]) -> None:
