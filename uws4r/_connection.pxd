@@ -69,6 +69,8 @@ cdef enum Sent:
     SENT_ERROR
 
 
+cdef bint client_remember(Client *client) noexcept nogil
+cdef void client_forget(Client *client) noexcept nogil
 cdef bint client_queue(Client *client, Frame *frame) noexcept nogil
 cdef Sent client_send(Client *client) noexcept nogil
 cdef void client_drop_queue(Client *client, bint keep_partial) noexcept nogil

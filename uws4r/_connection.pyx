@@ -43,6 +43,9 @@ cdef extern from "<errno.h>" nogil:
     int errno
     int EAGAIN, EWOULDBLOCK, EINTR
 
+cdef extern from "<unistd.h>" nogil:
+    int getpid()
+
 cdef enum:
     PIECES = 1024  # IOV_MAX of Linux
     BURST_TIME = 10000  # milliseconds
@@ -50,6 +53,65 @@ cdef enum:
 
 BURST = BURST_TIME / 1000  # seconds of its rates that a client may have saved up
 
+
+cdef extern from *:
+    """
+    static void (*uws4r_farewell)(void);
+    __attribute__((destructor)) static void uws4r_at_exit(void) { if (uws4r_farewell) uws4r_farewell(); }
+    """
+    void (*uws4r_farewell)() noexcept nogil
+
+
+# ---------------------------------------------------------------- an end that no Python code is told of
+
+# By descriptor, the clients whose websockets are open in this process.
+cdef Client **open_clients = NULL
+cdef size_t open_room = 0
+cdef int open_in = 0  # the process
+
+
+cdef void farewell() noexcept nogil:
+    # uWSGI calls no hook of Python's in a worker that is inside a request when it has to end. What is still open when
+    # the process has done everything else gets its close frame (1012) here, from C.
+    cdef size_t fd
+    if open_in != getpid():  # a forked child ends, and its parent's clients are not its own
+        return
+    for fd in range(open_room):
+        if open_clients[fd] != NULL and open_clients[fd].state == OPEN and open_clients[fd].sent == 0:
+            send(<int>fd, b"\x88\x02\x03\xf4", 4, MSG_DONTWAIT | MSG_NOSIGNAL)
+
+
+cdef bint client_remember(Client *client) noexcept nogil:
+    global open_clients, open_room, open_in
+    cdef size_t fd = client.fd, room
+    cdef Client **larger
+    if open_in != getpid():
+        free(open_clients)
+        open_clients = NULL
+        open_room = 0
+        open_in = getpid()
+    if fd >= open_room:
+        room = 2 * open_room if 2 * open_room > fd else fd + 64
+        larger = <Client **>realloc(open_clients, room * sizeof(Client *))
+        if larger == NULL:
+            return False
+        memset(larger + open_room, 0, (room - open_room) * sizeof(Client *))
+        open_clients = larger
+        open_room = room
+    open_clients[fd] = client
+    return True
+
+
+cdef void client_forget(Client *client) noexcept nogil:
+    cdef int fd = client.fd
+    if 0 <= fd and <size_t>fd < open_room and open_clients[fd] == client:
+        open_clients[fd] = NULL
+
+
+uws4r_farewell = farewell
+
+
+# ---------------------------------------------------------------- the queue
 
 cdef bint client_queue(Client *client, Frame *frame) noexcept nogil:
     # Takes a hold of its own on the frame; False when there is no memory.
@@ -209,6 +271,7 @@ cdef class Connection:
         self.close_reason = ""
 
     def __dealloc__(self):
+        client_forget(&self.client)
         client_drop_queue(&self.client, False)
         decoder_free(self.client.decoder)
         own_free(&self.client.own)

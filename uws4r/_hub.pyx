@@ -18,7 +18,6 @@ import os
 from uws4r._connection cimport (
     GONE,
     LINGERING,
-    OPEN,
     SENT_ALL,
     SENT_BLOCKED,
     SENT_ERROR,
@@ -26,6 +25,8 @@ from uws4r._connection cimport (
     Connection,
     Sent,
     client_drop_queue,
+    client_forget,
+    client_remember,
     client_send,
 )
 from uws4r._fanout cimport Fanout
@@ -73,7 +74,6 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t c_read "read"(int fd, void *buffer, size_t size)
     ssize_t c_write "write"(int fd, const void *buffer, size_t size)
     int c_close "close"(int fd)
-    int getpid()
 
 cdef extern from "<errno.h>" nogil:
     int errno
@@ -90,59 +90,6 @@ cdef enum:
     TAG_TIMER = 2
     TAG_LINK = 3
     TAGS = 4
-
-
-cdef extern from *:
-    """
-    static void (*uws4r_farewell)(void);
-    __attribute__((destructor)) static void uws4r_at_exit(void) { if (uws4r_farewell) uws4r_farewell(); }
-    """
-    void (*uws4r_farewell)() noexcept nogil
-
-
-# ---------------------------------------------------------------- an end that no Python code is told of
-
-# By descriptor, the clients whose websockets are open in this process.
-cdef Client **open_clients = NULL
-cdef size_t open_room = 0
-cdef int open_in = 0  # the process
-
-
-cdef void farewell() noexcept nogil:
-    # uWSGI calls no hook of Python's in a worker that is inside a request when it has to end. What is still open when
-    # the process has done everything else gets its close frame (1012) here, from C.
-    cdef size_t fd
-    if open_in != getpid():  # a forked child ends, and its parent's clients are not its own
-        return
-    for fd in range(open_room):
-        if open_clients[fd] != NULL and open_clients[fd].state == OPEN and open_clients[fd].sent == 0:
-            send(<int>fd, b"\x88\x02\x03\xf4", 4, MSG_DONTWAIT | MSG_NOSIGNAL)
-
-
-cdef bint remember(Client *client) noexcept nogil:
-    global open_clients, open_room, open_in
-    cdef size_t fd = client.fd, room
-    cdef Client **larger
-    if open_in != getpid():
-        free(open_clients)
-        open_clients = NULL
-        open_room = 0
-        open_in = getpid()
-    if fd >= open_room:
-        room = 2 * open_room if 2 * open_room > fd else fd + 64
-        larger = <Client **>realloc(open_clients, room * sizeof(Client *))
-        if larger == NULL:
-            return False
-        memset(larger + open_room, 0, (room - open_room) * sizeof(Client *))
-        open_clients = larger
-        open_room = room
-    open_clients[fd] = client
-    return True
-
-
-cdef void forget(int fd) noexcept nogil:
-    if 0 <= fd and <size_t>fd < open_room:
-        open_clients[fd] = NULL
 
 
 cdef uint64_t milliseconds() noexcept nogil:
@@ -209,9 +156,6 @@ cdef class Loop:
         self.watch(self.timer_fd, EPOLL_CTL_ADD, EPOLLIN, TAG_TIMER)
 
     def __dealloc__(self):
-        cdef Connection connection
-        for connection in self.connections or ():
-            forget(connection.client.fd)
         free(self.events)
         free(self.arena)
         free(self.link_room)
@@ -366,7 +310,7 @@ cdef class Loop:
         """Take over a connection: from now on its descriptor is the loop's."""
         cdef Client *client = &connection.client
         self.watch(client.fd, EPOLL_CTL_ADD, 0 if self.lent else EPOLLIN, <uint64_t>client)
-        if not remember(client):
+        if not client_remember(client):
             raise MemoryError
         client.opened = client.heard = milliseconds()
         self.connections.add(connection)
@@ -379,7 +323,7 @@ cdef class Loop:
         self.fanout.part(client)
         client_drop_queue(client, False)
         epoll_ctl(self.epoll, EPOLL_CTL_DEL, fd, NULL)
-        forget(fd)
+        client_forget(client)
         c_shutdown(fd, SHUT_RDWR)  # duplicates, uWSGI's or a child's, do not keep it open
         if not self.lent:  # or whoever waits for it finds it readable, and closes it
             c_close(fd)
@@ -390,7 +334,7 @@ cdef class Loop:
         """In a forked child: close the copies of all descriptors, and leave the parent's clients alone."""
         cdef Connection connection
         for connection in self.connections:
-            forget(connection.client.fd)
+            client_forget(&connection.client)
             c_close(connection.client.fd)
             connection.client.state = GONE
         self.connections.clear()
@@ -648,6 +592,3 @@ cdef class Loop:
         value.it_value.tv_nsec = (when % 1000) * 1000000
         timerfd_settime(self.timer_fd, TFD_TIMER_ABSTIME, &value, NULL)
         self.armed = when
-
-
-uws4r_farewell = farewell

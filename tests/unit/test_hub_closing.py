@@ -3,6 +3,8 @@
 import logging
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -220,3 +222,26 @@ def test_opening_and_closing_are_one_line_each(bench: Bench, caplog: pytest.LogC
         lines[1],
     )
     assert len(lines) == 2
+
+
+END = """
+import gc, socket
+from uws4r.attachment import Attachment, HubOptions
+from uws4r.hub import Hub
+
+def unreachable():
+    raise OSError("no Redis here")
+
+hub = Hub(unreachable, HubOptions())
+ends = [socket.socketpair() for _ in range(100)]
+for ours, theirs in ends:
+    hub.take(Attachment(fd=theirs.detach(), identity="test"))
+del hub
+gc.collect()
+"""
+
+
+def test_a_process_may_end_with_whatever_is_left_of_a_hub() -> None:
+    """What says goodbye at the very end, in C, knows only of clients that are still there."""
+    done = subprocess.run([sys.executable, "-c", END], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
