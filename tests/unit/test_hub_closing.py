@@ -225,7 +225,7 @@ def test_opening_and_closing_are_one_line_each(bench: Bench, caplog: pytest.LogC
 
 
 END = """
-import gc, socket
+import resource, socket
 from uws4r.attachment import Attachment, HubOptions
 from uws4r.hub import Hub
 
@@ -233,11 +233,11 @@ def unreachable():
     raise OSError("no Redis here")
 
 hub = Hub(unreachable, HubOptions())
-ends = [socket.socketpair() for _ in range(100)]
-for ours, theirs in ends:
-    hub.take(Attachment(fd=theirs.detach(), identity="test"))
-del hub
-gc.collect()
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+for _ in range(4000):  # so much memory that the system gets some of it back
+    ours, theirs = (end.detach() for end in socket.socketpair())
+    hub.take(Attachment(fd=theirs, identity="test"))
 """
 
 
