@@ -26,7 +26,7 @@ from uws4r.handshake import accept_headers, check_handshake, checked_headers, ch
 from uws4r.hub import Hub
 from uws4r.logins import look, session_of
 from uws4r.overrides import calls_of, encoded, opcode_of, overrides
-from uws4r.redis_store import redis_client
+from uws4r.redis_clients import redis_client
 from uws4r.subscriber import Recorder, RedisSubscriber, facility_of
 
 logger = logging.getLogger("uws4r.application")

@@ -227,7 +227,7 @@ class LinkKeeper:
         if attachment.fetch and attachment.channels:
             self.link.fetch([channel.name for channel in attachment.channels], self._fetched, context)
         else:
-            self.link.ping(self._marked, context)
+            self.link.greet(self._fetched, context)
 
     def tell(self, channel: bytes, data: bytes) -> None:
         """Publish something that no client listens to; while Redis is away nobody can be told."""
@@ -254,10 +254,6 @@ class LinkKeeper:
             self._refused(connection)
         else:
             self._answered(connection, reply)
-
-    def _marked(self, context: tuple[Connection, int], reply: Any) -> None:
-        # Where PING is refused (a full disk of Redis does that) the error stands at the same place.
-        self._fetched(context, reply if isinstance(reply, LinkError) else None)
 
     def _ask_again(self) -> None:
         """Redis was busy: soon ask anew for all that it has not done."""

@@ -177,12 +177,12 @@ class Link:
         command = (b"EVAL", PUBLISH_SCRIPT, len(names), *names, data, max(expire, 0))
         self._send(pack(command), answer, context)
 
-    def ping(self, answer: Answer, context: Any = None) -> None:
-        """PING; ``answer`` gets the reply."""
-        self._send(b"*1\r\n$4\r\nPING\r\n", answer, context)
-
     def greet(self, answer: Answer, context: Any = None) -> None:
-        """HELLO, which Redis answers even while it is busy; ``answer`` gets what it is: see :func:`is_replica`."""
+        """
+        HELLO; ``answer`` gets what Redis is: see :func:`is_replica`.
+
+        Not PING: an ACL may forbid that, and a Redis that is busy or whose disk is full refuses it.
+        """
         self._send(b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n", answer, context)
 
     # ------------------------------------------------------------ input
