@@ -23,6 +23,7 @@ logger = logging.getLogger("uws4r.link")
 LONGEST_PAUSE = 0.8  # seconds between two attempts
 MOST_ATTEMPTS = 6  # at the same time: one that hangs does not keep the next from succeeding
 STABLE = 1.0  # seconds that a connection has to last to count as a success
+WATCH = 1.0  # seconds between two questions to the sentinels whether the master is still the same
 PATIENCE = 5.0  # seconds without Redis after which new clients are turned away at once
 
 
@@ -33,6 +34,7 @@ class Connector:
         call_soon: Has something called by the hub's thread; safe from any thread.
         call_later: The same after so many seconds; the hub's thread calls it.
         opened: What the hub does with an open connection.
+        moved: Called when the sentinels name another master than the one that is connected to.
         wait_for: Waits for an event at most so many seconds, and returns whether it is set.
     """
 
@@ -42,12 +44,14 @@ class Connector:
         call_soon: Callable[[Callable[[], None]], None],
         call_later: Callable[[float, Callable[[], None]], None],
         opened: Callable[[RedisConnection], None],
+        moved: Callable[[], None],
         wait_for: Callable[[threading.Event, float], bool],
     ) -> None:
         self._redis = redis
         self._call_soon = call_soon
         self._call_later = call_later
         self._opened = opened
+        self._moved = moved
         self._wait_for = wait_for
         self._attempts = 0  # in a row that made no connection, or none that lasted
         self._running = 0  # of them, those whose end is not known
@@ -131,6 +135,32 @@ class Connector:
         self.up.set()
         self._told.clear()
         logger.info("linked to Redis")
+        self._watch(self._outage, connection)
+
+    def _watch(self, outage: int, connection: RedisConnection) -> None:
+        """Sentinels may name another master while the old one goes on answering, for ten seconds and more."""
+        pool = getattr(connection, "connection_pool", None)
+        if pool is None or outage != self._outage or self._stopped:
+            return
+
+        def ask() -> None:
+            try:
+                moved = pool.get_master_address() != (connection.host, connection.port)
+            except Exception:  # no sentinel answers: the link is what there is
+                moved = False
+            self._call_soon(compare if moved else again)
+
+        def compare() -> None:
+            if outage == self._outage and not self._stopped:
+                self._moved()
+
+        def again() -> None:
+            self._watch(outage, connection)
+
+        def begin() -> None:
+            threading.Thread(target=ask, name="uws4r-connect", daemon=True).start()
+
+        self._call_later(WATCH, begin)
 
     def _failed(self, message: str, final: bool) -> None:
         self._running -= 1

@@ -19,7 +19,7 @@ from redis.connection import Connection as RedisConnection
 from uws4r._connection import Connection
 from uws4r._fanout import Channel, Fanout
 from uws4r._hub import Loop
-from uws4r.connector import Connector
+from uws4r.connector import LONGEST_PAUSE, Connector
 from uws4r.errors import LinkError
 from uws4r.link import Link, is_replica, passes
 from uws4r.outbox import Outbox
@@ -29,6 +29,7 @@ logger = logging.getLogger("uws4r.link")
 PUSHES_PER_TURN = 1000
 LOOK = 0.5  # seconds between two looks whether Redis still answers
 PATIENCE = 4.0  # seconds without an answer after which it is gone; what blocks Redis for less costs nothing
+OTHERS = 0.2  # seconds that connecting and subscribing may take other workers
 AGAIN = 0.25  # seconds until a Redis that was busy is asked again
 
 
@@ -60,7 +61,9 @@ class LinkKeeper:
         self.links = 0  # ever
         self.since = 0.0  # when the last one was made; of the monotonic clock
         self.more = False  # the link has unhandled input
-        self.connector = Connector(redis, call_soon, call_later, self.opened, wait_for)
+        self.connector = Connector(
+            redis, call_soon, call_later, self.opened, lambda: self.lost("the sentinels name another master"), wait_for
+        )
         self._loop = loop
         self._fanout = fanout
         self._outbox = outbox
@@ -88,6 +91,9 @@ class LinkKeeper:
         self.link = self._outbox.link = link = Link(connection, self._fanout.push, self._on_reply)
         self.links += 1
         self.since = time.monotonic()
+        if self.links > 1:
+            # The pauses between attempts grow with the outage: so long others may be behind us.
+            self._outbox.rest(min(LONGEST_PAUSE, self.since - self.connector.down_since) + OTHERS)
         self._asked_at = None
         self._look(link)
         self._loop.watch_link(link.fileno(), link.raw)
@@ -126,7 +132,9 @@ class LinkKeeper:
             link.greet(self._greeted)
         elif link.heard:
             self._asked_at = now
-        elif now - self._asked_at >= PATIENCE:
+        else:
+            self._outbox.doubted = True
+        if now - self._asked_at >= PATIENCE:
             self.lost(f"no answer within {PATIENCE} s")
             return
         link.heard = False
@@ -148,6 +156,8 @@ class LinkKeeper:
 
     def stop(self) -> None:
         """Close the link, and make no more."""
+        if waiting := len(self._outbox):
+            logger.warning("%d messages of clients that waited for Redis end with this worker", waiting)
         self.connector.stop()
         link, self.link = self.link, None
         if link is not None:
@@ -167,6 +177,7 @@ class LinkKeeper:
         link, loop = self.link, self._loop
         if link is None or not (loop.link_ready or self.more):
             return
+        self._outbox.doubted = False
         try:
             if not link.raw:
                 link.read()

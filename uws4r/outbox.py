@@ -55,6 +55,7 @@ class Outbox:
     ) -> None:
         self.link: Link | None = None  # None while Redis is away
         self.on_readonly: Callable[[], None] = lambda: None  # what the link leads to is no master any more
+        self.doubted = False  # the link has not answered for a moment: what is sent now may be lost
         self.lost = 0  # messages that Redis refused, or that a broken link may have swallowed
         self._loop = loop
         self._fanout = fanout
@@ -66,6 +67,7 @@ class Outbox:
         self._paused: set[Connection] = set()  # clients whose messages have to wait
         self._returned: list[Outgoing] = []  # what a broken link has not sent, or Redis was too busy for
         self._on_the_way = 0  # publishes that are not answered
+        self._resting = 0  # calls of rest() that are not over
         self._held = False  # Redis is busy: nothing is sent until it has been left alone for a while
         # By kind of refusal: until when no line is written, and how many were not.
         self._quiet: dict[str, tuple[float, int]] = {}
@@ -81,7 +83,7 @@ class Outbox:
                 logger.warning("%s: Redis is away and %d messages wait", outgoing.connection, len(self))
                 return False
             self._waiting.append(outgoing)
-        elif self._waiting or not self.link.accepts:
+        elif self._waiting or self._resting or self.doubted or not self.link.accepts:
             # Faster than Redis: what one turn has received waits, and the client may not send more.
             self._waiting.append(outgoing)
             self._loop.pause(outgoing.connection, PAUSED_BY_LINK)
@@ -92,11 +94,21 @@ class Outbox:
 
     def send_waiting(self) -> None:
         """Publish what has waited, as far as the link takes it."""
-        while self._waiting and self.link is not None and self.link.accepts and not self._held:
+        if self._held or self._resting or self.doubted:
+            return
+        while self._waiting and self.link is not None and self.link.accepts:
             outgoing = self._waiting.popleft()
             self._attempt(lambda _, message: self._publish(message), outgoing.connection, outgoing)
         if not self._waiting:
             self._resume()
+
+    def rest(self, seconds: float) -> None:
+        """Send nothing for so long: Redis is back, and other workers may not be subscribed again yet."""
+        self._resting += 1
+        self._call_later(seconds, self._wake)
+
+    def _wake(self) -> None:
+        self._resting -= 1
 
     def settle(self) -> None:
         """A reply has come, or none can come any more: copies expected from before the last one will not."""
@@ -113,6 +125,7 @@ class Outbox:
             close: Closes the link, which answers everything in flight.
         """
         self.link = None
+        self.doubted = False
         self.settle()
         lost = self.lost
         close()

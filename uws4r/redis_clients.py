@@ -18,7 +18,7 @@ from django.utils.module_loading import import_string
 from redis.backoff import NoBackoff
 from redis.connection import Connection
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from uws4r.conf import conf
 from uws4r.errors import ConfigurationError, QueueError, QueueRefused, QueueTimeout, QueueUnreachable
@@ -198,10 +198,10 @@ def link_connection() -> Connection:
     return pool.connection_class(**arguments)
 
 
-def where() -> str:
-    """Return the address of Redis, without a password."""
-    pool = site_client().connection_pool
-    arguments = pool.connection_kwargs
+def where(client: Any = None) -> str:
+    """Return the address of a client's Redis, of the site's unless given, without a password."""
+    pool = getattr(site_client() if client is None else client, "connection_pool", None)
+    arguments = getattr(pool, "connection_kwargs", {})
     address = arguments.get("path") or f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}"
     if (service := getattr(pool, "service_name", None)) is not None:
         address = f"the sentinels' master {service!r}"
@@ -236,14 +236,15 @@ def carried_out(client: Any, act: Callable[[], Any]) -> Any:
         gone = isinstance(error, (redis.ConnectionError, redis.TimeoutError, OSError))
         if gone or _demoted(error):
             forsake(client)
-        raise _told(error) from error
+        raise _told(error, where(client)) from error
 
 
-def require_master(client: Any) -> None:
+def follow_master(client: Any, stores: bool) -> None:
     """
-    Leave a master that has become a replica; looks once a second.
+    Leave a master that is none any more; looks once a second.
 
-    For what a replica would do without a word: it takes PUBLISH, and only those who listen there hear of it.
+    Sentinels may have named another while the old one goes on answering. Without sentinels what is stored needs no
+    look, a replica refuses that; but it takes a PUBLISH without a word, and only those who listen there hear of it.
 
     Raises:
         QueueError: There is only a replica.
@@ -251,8 +252,9 @@ def require_master(client: Any) -> None:
     if not isinstance(client, redis.Redis):
         return
     pool: Any = client.connection_pool
+    sentinels = isinstance(pool, SentinelConnectionPool)
     now = time.monotonic()
-    if now < getattr(pool, "uws4r_looks_at", 0.0):
+    if (stores and not sentinels) or now < getattr(pool, "uws4r_looks_at", 0.0):
         return
 
     def look() -> None:
@@ -264,7 +266,13 @@ def require_master(client: Any) -> None:
         if words.get(b"role", words.get("role")) in (b"replica", b"slave", "replica", "slave"):
             raise redis.ReadOnlyError("it is a replica, and only a master will do")
 
-    carried_out(client, look)
+    if sentinels:
+        try:
+            pool.get_master_address()  # which closes the idle connections where it is another one
+        except redis.RedisError:
+            pass  # no sentinel answers: the master is what there is
+    if not stores:
+        carried_out(client, look)
     pool.uws4r_looks_at = now + ROLE_PAUSE
 
 
@@ -280,11 +288,7 @@ def _demoted(error: BaseException) -> bool:
     return isinstance(error, redis.ReadOnlyError) or isinstance(error.__context__, redis.ReadOnlyError)
 
 
-def _told(error: Exception) -> QueueError:
-    try:
-        place = where()
-    except ConfigurationError:
-        place = "WS4REDIS_CONNECTION"
+def _told(error: Exception, place: str) -> QueueError:
     if isinstance(error, (redis.TimeoutError, TimeoutError)):
         return QueueTimeout(f"Redis ({place}) does not answer in time, and may yet do what it was told: {error}")
     if isinstance(error, redis.ResponseError):

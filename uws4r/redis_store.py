@@ -7,7 +7,7 @@ from typing import Any
 from uws4r._frames import wrap
 from uws4r.channels import SELF, channels_for
 from uws4r.conf import conf
-from uws4r.redis_clients import carried_out, redis_client, require_master
+from uws4r.redis_clients import carried_out, follow_master, redis_client
 
 __all__ = ["SELF", "RedisMessage", "RedisStore"]
 
@@ -146,8 +146,7 @@ class RedisStore:
                     pipeline.set(name, data, ex=expire)
             return pipeline.execute()
 
-        if not expire or expire <= 0:
-            require_master(client)  # who does not store is not told by Redis
+        follow_master(client, stores=bool(expire and expire > 0))
         return max(reply for reply in carried_out(client, publish) if type(reply) is int)
 
     @staticmethod

@@ -68,11 +68,6 @@ class Bench:
         fd = self.descriptors[client.sock]
         return self.call(lambda: next(c for c in self.hub.loop.connections if c.fd == fd))
 
-    def connection_open(self, client: Client) -> bool:
-        """Asked by the hub's thread: whether the client's websocket is open."""
-        fd = self.descriptors[client.sock]
-        return any(c.fd == fd and c.is_open for c in self.hub.loop.connections)
-
     def open(self, *channels: str, publish: tuple[str, ...] = (), **options: object) -> Client:
         """A client that listens to ``facility`` channels by their full names; the last part is the facility."""
         ours, theirs = socket.socketpair()

@@ -43,7 +43,7 @@ class SentinelSetup:
 
     def _ready(self) -> bool:
         try:
-            states = [client.sentinel_master(NAME) for client in self.clients]
+            states: Any = [client.sentinel_master(NAME) for client in self.clients]
         except redis.RedisError:
             return False
         return all(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1 for state in states)
@@ -59,6 +59,11 @@ class SentinelSetup:
             return bool(self.replica.client.info("replication")["role"] == "master")
         except redis.RedisError:
             return False
+
+    def known(self) -> bool:
+        """Whether a sentinel names the other one."""
+        addresses: Any = [client.sentinel_get_master_addr_by_name(NAME) for client in self.clients]
+        return any(address is not None and address[1] == self.replica.port for address in addresses)
 
     def kill_master(self) -> None:
         self.master.stop(signal.SIGKILL)

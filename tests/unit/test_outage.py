@@ -1,6 +1,5 @@
 """What Redis and the network do to a link, and what a hub makes of it: nobody is thrown out."""
 
-import itertools
 import signal
 import socket
 import threading
@@ -136,11 +135,16 @@ def test_a_buffer_that_is_full_while_redis_is_busy_closes_with_1013(
     sender = bench.join("broadcast:f", publish=("broadcast:f",))
     script = Script(own_redis)
     try:
-        for i in itertools.count():
+        for i in range(5):
             sender.send(str(i))
-            if bench.call(lambda: not bench.hub.loop.connections or not bench.connection_open(sender)):
-                break
-            assert i < 50
+        wait_until(lambda: bench.call(lambda: len(bench.hub.outbox)) == 5, "refused, and kept")
+        connection = bench.connection_of(sender)
+
+        def closed() -> bool:
+            sender.send("one more")
+            return not connection.is_open
+
+        wait_until(closed, "closed")
         assert sender.receive_close().close_code == 1013
     finally:
         script.end()
@@ -215,6 +219,64 @@ def test_a_redis_that_is_silent_for_three_seconds_costs_nothing(
     assert bench.hub.keeper.links == 1
 
 
+def test_a_link_without_an_answer_is_given_no_more_to_lose(make: Callable[..., Bench], own_redis: RedisServer) -> None:
+    bench = make(own_redis)
+    reader = bench.join("broadcast:f")
+    sender = bench.join(publish=("broadcast:f",))
+    assert own_redis.process is not None
+    own_redis.process.process.send_signal(signal.SIGSTOP)
+    for i in range(5):
+        sender.send(str(i))
+    wait_until(lambda: bench.hub.outbox.doubted, "in doubt", timeout=2)
+    for i in range(5, 15):
+        sender.send(str(i))
+    wait_until(lambda: bench.call(lambda: len(bench.hub.outbox)) > 0, "kept")
+    own_redis.stop(signal.SIGKILL)
+    own_redis.start()
+    assert [reader.receive() for _ in range(10)] == [str(i) for i in range(5, 15)]
+    assert bench.hub.outbox.lost == 5
+
+
+def test_what_waits_goes_out_when_the_other_workers_are_back_too(
+    make: Callable[..., Bench], own_redis: RedisServer
+) -> None:
+    first, second = make(own_redis), make(own_redis)
+    readers = [first.join("broadcast:f"), second.join("broadcast:f")]
+    sender = first.join(publish=("broadcast:f",))
+    connection, gate = second.connection, threading.Event()
+
+    def later() -> RedisConnection:
+        gate.wait(10)
+        return connection()
+
+    second.hub.keeper.connector._redis = later
+    own_redis.stop()
+    wait_until(lambda: is_down(first) and is_down(second), "noticed")
+    for i in range(20):
+        sender.send(str(i))
+    begin = time.monotonic()
+    wait_until(lambda: time.monotonic() - begin > 0.7, "an outage of some length")
+    own_redis.start()
+    wait_until(lambda: is_up(first), "one is back")
+    threading.Timer(0.3, gate.set).start()
+    for reader in readers:
+        assert [reader.receive() for _ in range(20)] == [str(i) for i in range(20)]
+
+
+def test_what_waits_when_the_worker_ends_is_told_of(
+    make: Callable[..., Bench], own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = make(own_redis)
+    sender = bench.join(publish=("broadcast:f",))
+    own_redis.stop()
+    wait_until(lambda: is_down(bench), "noticed")
+    for i in range(3):
+        sender.send(str(i))
+    sender.ping()
+    bench.hub.stop(5)
+    assert "3 messages of clients that waited for Redis end with this worker" in caplog.text
+
+
 def test_a_master_that_becomes_a_replica_is_left_for_the_new_one(
     behind: Bench, cable: Cable, own_redis: RedisServer, replica: RedisServer
 ) -> None:
@@ -261,6 +323,7 @@ def test_a_replica_is_no_redis_to_link_to(
         call_soon,
         lambda seconds, call: None,
         lambda connection: pytest.fail("linked to a replica"),
+        lambda: None,
         threading.Event.wait,
     )
     connector.start()
@@ -277,6 +340,7 @@ def test_attempts_that_hang_do_not_pile_up(cable: Cable) -> None:
         lambda call: None,
         lambda seconds, call: calls.append((seconds, call)),
         lambda connection: None,
+        lambda: None,
         threading.Event.wait,
     )
     connector.start()
@@ -346,6 +410,7 @@ def test_the_first_attempt_is_at_once_and_the_others_within_two_seconds() -> Non
         call_soon,
         lambda seconds, call: calls.append((seconds, call)),
         lambda connection: None,
+        lambda: None,
         threading.Event.wait,
     )
     connector.start()
