@@ -24,6 +24,8 @@ usage: ./build.sh VERB
   sanitize        the unit tests and the fuzz corpus with AddressSanitizer and UBSan
   fuzz [SECONDS]  random input for all fuzz targets, for so long together (tests/fuzz/README.md); 60
   soak [NAME…]    hostile and idle clients, for twenty minutes; all parts or those named (tests/soak/README.md)
+  faults [NAME…]  Redis, the network, workers and clocks fail under 200 websockets; all rows of the table or those named
+                  (tests/faults/README.md)
   docs            the documentation as web pages, in build/docs; a link that leads nowhere is an error
   build           only the set-up: system packages, virtual environment, uWSGI, extensions
   native          the same, and uWSGI's plugins for native mode, in plugin/
@@ -64,6 +66,8 @@ missing_packages() {
         command -v chromedriver >/dev/null || echo chromium-driver
         command -v openssl >/dev/null || echo openssl
         command -v redis-cli >/dev/null || echo redis-tools
+        # For a date that jumps, in the workers of one test only.
+        command -v faketime >/dev/null || echo faketime
         command -v npm >/dev/null || echo nodejs npm
     fi
     if [ "${1:-}" = fuzz ]; then
@@ -287,6 +291,11 @@ soak() {
     exec nice -n 5 "$VENV/bin/python" -m tests.soak "$@"
 }
 
+faults() {
+    build tests
+    exec "$VENV/bin/python" -m tests.faults "$@"
+}
+
 docs() {
     interpreter
     local stamp="$VENV/docs.stamp"
@@ -322,6 +331,7 @@ case "$verb" in
     sanitize) sanitize "$@" ;;
     fuzz) fuzz "$@" ;;
     soak) soak "$@" ;;
+    faults) faults "$@" ;;
     docs) docs ;;
     build) build ;;
     native) build; plugins ;;

@@ -6,7 +6,8 @@ The modules in reading order, from the wire to the web; each imports only from t
 - ``rfc6455`` the protocol's numbers, ``errors``, ``_deflate`` compression, ``_decoder`` what clients send,
   ``_frames`` what goes out, names of channels, duplicates
 - ``channels`` who is addressed, ``conf`` the settings
-- ``redis_store``, ``publisher``, ``subscriber`` the API of a site, ``orders`` to all workers
+- ``redis_clients`` of the settings, ``redis_store``, ``publisher``, ``subscriber`` the API of a site, ``orders`` to all
+  workers
 - ``_connection`` one client, ``_fanout`` who listens to what, ``_hub`` the C loop
 - ``link`` the one Redis connection, ``connector`` makes it
 - ``attachment`` what a hub is told, ``threads`` for what may block, ``counters``, ``outbox`` what clients publish,

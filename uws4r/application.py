@@ -33,7 +33,7 @@ from uws4r.handshake import (
 from uws4r.hub import Hub
 from uws4r.logins import look, session_of
 from uws4r.overrides import calls_of, encoded, opcode_of, overrides
-from uws4r.redis_store import redis_client
+from uws4r.redis_clients import redis_client
 from uws4r.subscriber import Recorder, RedisSubscriber, facility_of
 
 logger = logging.getLogger("uws4r.application")

@@ -6,6 +6,7 @@ Django system checks: every wrong setting, with a stable id and what to write in
 
 import difflib
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterator
 from ipaddress import ip_network
@@ -20,7 +21,7 @@ from uws4r.channels import AUDIENCES
 from uws4r.conf import SETTINGS, conf
 from uws4r.errors import ConfigurationError
 from uws4r.handshake import TOKEN
-from uws4r.redis_store import make_client
+from uws4r.redis_clients import make_client
 from uws4r.subscriber import RedisSubscriber
 
 Problem = str | None  # what is wrong with a value
@@ -44,14 +45,44 @@ def url_prefix(value: Any) -> Problem:
     return "is not a path with a slash at both ends"
 
 
-def connection(value: Any) -> Problem:
+def form_of(value: Any) -> str:
+    """Which form of ``WS4REDIS_CONNECTION`` is meant: each has a rule of its own."""
+    if isinstance(value, dict) and "cache" in value:
+        return "cache"
+    if isinstance(value, dict) and ("sentinels" in value or "service_name" in value):
+        return "sentinels"
+    return "address"
+
+
+def connection_in(form: str) -> Callable[[Any], Problem]:
+    def problem(value: Any) -> Problem:
+        if form_of(value) != form:
+            return None
+        try:
+            pool = make_client(value).connection_pool
+            arguments = pool.connection_kwargs
+            pool.connection_class(**arguments)  # connects later; what it does not know it says now
+        except ConfigurationError as error:
+            return f"is no connection: {error}"
+        except Exception as error:  # a wrong value may raise anything; of files another rule tells
+            return None if isinstance(error, OSError) else f"is no connection: {error}"
+        for name, kind in (("host", str), ("port", int), ("db", int), ("path", str)):
+            if not isinstance(arguments.get(name, kind()), kind):
+                return f"is no connection: {name!r} is {arguments[name]!r}"
+        return None
+
+    return problem
+
+
+def certificates(value: Any) -> Problem:
     try:
         arguments = make_client(value).connection_pool.connection_kwargs
-    except ConfigurationError as error:
-        return f"is no connection: {error}"
-    for name, kind in (("host", str), ("port", int), ("db", int), ("path", str)):
-        if not isinstance(arguments.get(name, kind()), kind):
-            return f"is no connection: {name!r} is {arguments[name]!r}"
+    except ConfigurationError:
+        return None  # another rule tells
+    for name in ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"):
+        path = arguments.get(name)
+        if path is not None and not os.access(path, os.R_OK):
+            return f"names a file that cannot be read: {name!r} is {path!r}"
     return None
 
 
@@ -152,7 +183,7 @@ RULES = (
     Rule(
         "uws4r.E002",
         "WS4REDIS_CONNECTION",
-        connection,
+        connection_in("address"),
         'a URL such as "redis://localhost:6379/0", or a dictionary such as {"host": "localhost", "port": 6379}',
     ),
     Rule("uws4r.E003", "WS4REDIS_PREFIX", text, 'a text such as "mysite", or None'),
@@ -196,6 +227,19 @@ RULES = (
     Rule("uws4r.E026", "UWS4R_MAX_FACILITY_LENGTH", number(1, int), "characters such as 1024"),
     Rule("uws4r.E027", "UWS4R_MAX_CHANNELS", number(1, int), "channels such as 1000"),
     Rule("uws4r.E028", "UWS4R_SESSION_CHECK", number(0, int, float), "seconds such as 60, or 0 for no looks"),
+    Rule(
+        "uws4r.E029",
+        "WS4REDIS_CONNECTION",
+        connection_in("sentinels"),
+        '{"sentinels": [("10.0.0.1", 26379), …], "service_name": "mymaster"}, and further arguments of redis.Redis',
+    ),
+    Rule(
+        "uws4r.E030",
+        "WS4REDIS_CONNECTION",
+        connection_in("cache"),
+        '{"cache": "default"}, the name of an entry of CACHES that is a Redis',
+    ),
+    Rule("uws4r.E031", "WS4REDIS_CONNECTION", certificates, "the path of a file that the workers' user can read"),
     Rule("uws4r.E032", "UWS4R_MODE", mode, '"detached" or "native"'),
 )
 
@@ -301,9 +345,12 @@ def open_to_everybody(**kwargs: Any) -> list[CheckMessage]:
 
 def shared_redis(**kwargs: Any) -> list[CheckMessage]:
     """Pub/sub does not know databases: with another ``db`` two sites still hear each other."""
-    if conf.WS4REDIS_PREFIX or connection(conf.WS4REDIS_CONNECTION) is not None:
+    if conf.WS4REDIS_PREFIX:
         return []
-    db = make_client(conf.WS4REDIS_CONNECTION).connection_pool.connection_kwargs.get("db", 0)
+    try:
+        db = make_client(conf.WS4REDIS_CONNECTION).connection_pool.connection_kwargs.get("db", 0)
+    except ConfigurationError:
+        return []
     if not db:
         return []
     return [

@@ -32,6 +32,10 @@ class Conf:
             name = "UWS4R_" + name[9:]
         return getattr(held, name, default)
 
+    def cache(self, alias: str) -> dict[str, Any] | None:
+        """Return an entry of Django's ``CACHES``, None where there is none."""
+        return settings.CACHES.get(alias)
+
     @property
     def WEBSOCKET_URL(self) -> str:
         """Path that marks a request as a websocket; what follows it is the facility. ``"/ws/"``."""
@@ -40,7 +44,7 @@ class Conf:
     @property
     def WS4REDIS_CONNECTION(self) -> dict[str, Any] | str:
         """
-        Redis: keyword arguments of ``redis.Redis``, or a URL. ``{}``: localhost:6379, database 0.
+        Redis: keyword arguments of ``redis.Redis``, a URL, sentinels, or a cache. ``{}``: localhost:6379, database 0.
 
         The environment variable :data:`EMBEDDED_REDIS`, where it is set, says what ``{}`` means.
         """

@@ -1,5 +1,7 @@
 """Every error of uws4r, in one tree; each carries what its catcher needs to answer."""
 
+from redis import exceptions
+
 from uws4r.rfc6455 import CloseCode
 
 
@@ -34,3 +36,19 @@ class LinkError(Uws4rError):
     def __init__(self, reason: str, unsent: bool = False) -> None:
         super().__init__(reason)
         self.unsent = unsent
+
+
+class QueueError(Uws4rError, exceptions.RedisError):
+    """Redis has not done what a publisher wanted of it; ``__cause__`` is redis-py's own error."""
+
+
+class QueueUnreachable(QueueError, exceptions.ConnectionError):
+    """Redis cannot be reached, or the connection broke; in the second case it may have done what it was told."""
+
+
+class QueueTimeout(QueueError, exceptions.TimeoutError):
+    """Redis does not answer within ``socket_timeout``; it may have done what it was told, or may do it yet."""
+
+
+class QueueRefused(QueueError, exceptions.ResponseError):
+    """Redis answers, and refuses: out of memory, no right to, a replica, … Nothing is published."""

@@ -82,7 +82,7 @@ class Hub:
         self.fanout.control = self.options.control
         self.fanout.heartbeat = heartbeat = self.options.heartbeat
         self._heartbeats = Heartbeats(heartbeat, self.loop, self.fanout, self.call_later) if heartbeat else None
-        self.outbox = Outbox(self.loop, self.fanout, self.options.publish_buffer, self.guarded)
+        self.outbox = Outbox(self.loop, self.fanout, options.publish_buffer, self.guarded, self.call_later)
         # How to wait for the hub outside of it; an engine that shares a thread with its callers has its own way.
         self.wait_for: Callable[[threading.Event, float], bool] = threading.Event.wait
         self.keeper = LinkKeeper(
@@ -97,7 +97,7 @@ class Hub:
             answered=lambda connection, reply: self.guarded(self._join, connection, reply),
             refused=lambda connection: self._fail(connection, CloseCode.INTERNAL_ERROR, "Redis refused"),
         )
-        self.keeper.connector.start()
+        self.call_soon(self.keeper.connector.start)
 
     # ------------------------------------------------------------ safe from any thread
 

@@ -19,15 +19,18 @@ from redis.connection import Connection as RedisConnection
 from uws4r._connection import Connection
 from uws4r._fanout import Channel, Fanout
 from uws4r._hub import Loop
-from uws4r.connector import Connector
+from uws4r.connector import LONGEST_PAUSE, Connector
 from uws4r.errors import LinkError
-from uws4r.link import Link
-from uws4r.outbox import Outbox, log_refusal
+from uws4r.link import Link, is_replica, passes
+from uws4r.outbox import Outbox
 
-logger = logging.getLogger("uws4r.hub")
+logger = logging.getLogger("uws4r.link")
 
 PUSHES_PER_TURN = 1000
-LINK_CHECK = 2.0  # seconds between two looks whether Redis still answers
+LOOK = 0.5  # seconds between two looks whether Redis still answers
+PATIENCE = 4.0  # seconds without an answer after which it is gone; what blocks Redis for less costs nothing
+OTHERS = 0.2  # seconds that connecting and subscribing may take other workers
+AGAIN = 0.25  # seconds until a Redis that was busy is asked again
 
 
 class LinkKeeper:
@@ -58,16 +61,23 @@ class LinkKeeper:
         self.links = 0  # ever
         self.since = 0.0  # when the last one was made; of the monotonic clock
         self.more = False  # the link has unhandled input
-        self.connector = Connector(redis, call_soon, call_later, self.opened, wait_for)
+        self.connector = Connector(
+            redis, call_soon, call_later, self.opened, lambda: self.lost("the sentinels name another master"), wait_for
+        )
         self._loop = loop
         self._fanout = fanout
         self._outbox = outbox
         self._control = control
+        self._call_soon = call_soon
         self._call_later = call_later
         self._answered = answered
         self._refused = refused
         self._numbers = count(1)
         self._told_of_binary = False
+        self._asked_at: float | None = None  # since when Redis owes an answer to HELLO, or was heard since
+        self._again: set[bytes] = set()  # channels that a busy Redis has not subscribed to, or not unsubscribed from
+        self._asking_again = False
+        outbox.on_readonly = self._demoted
 
     @property
     def busy(self) -> bool:
@@ -86,12 +96,21 @@ class LinkKeeper:
         self.link = self._outbox.link = link = Link(connection, self._fanout.push, self._on_reply)
         self.links += 1
         self.since = time.monotonic()
-        self._check(link)
+        if self.links > 1:
+            # The pauses between attempts grow with the outage: so long others may be behind us.
+            self._outbox.rest(min(LONGEST_PAUSE, self.since - self.connector.down_since) + OTHERS)
+        self._asked_at = None
+        self._look(link)
         self._loop.watch_link(link.fileno(), link.raw)
         if self._control is not None:
             link.subscribe(self._control, self._control_subscribed)
+        # All in one go, one command for each: of several names in one command Redis would refuse all for one.
+        self._again.clear()
         for channel in self._fanout.channels.values():
             link.subscribe(channel.name, self._subscribed, channel)
+        self._ask_all()
+
+    def _ask_all(self) -> None:
         for waiting in self._loop.connections:
             if waiting.attachment is not None:
                 self.ask(waiting)
@@ -108,20 +127,42 @@ class LinkKeeper:
         self._outbox.link_lost(lambda: link.close(reason))
         self.connector.lost()
 
-    def _check(self, link: Link) -> None:
-        """A server that has gone without a word is noticed by its silence."""
+    def _look(self, link: Link) -> None:
+        """A server that has gone without a word is noticed by its silence, a demoted one by what it says."""
         if link is not self.link:
             return
-        if link.in_flight and not link.heard:
-            self.lost(f"no answer within {LINK_CHECK} s")
+        now = self._loop.now
+        if self._asked_at is None:
+            self._asked_at = now
+            link.greet(self._greeted)
+        elif link.heard:
+            self._asked_at = now
+        else:
+            self._outbox.doubted = True
+        if now - self._asked_at >= PATIENCE:
+            self.lost(f"no answer within {PATIENCE} s")
             return
         link.heard = False
-        if not link.in_flight:
-            link.ping(lambda context, reply: None)
-        self._call_later(LINK_CHECK, lambda: self._check(link))
+        self._call_later(LOOK, lambda: self._look(link))
+
+    def _greeted(self, context: Any, reply: Any) -> None:
+        self._asked_at = None
+        if is_replica(reply):
+            self._demoted()
+
+    def _demoted(self) -> None:
+        link = self.link
+
+        def leave() -> None:
+            if link is self.link:
+                self.lost("Redis is a replica now: looking for the master")
+
+        self._call_soon(leave)  # not in the middle of its replies
 
     def stop(self) -> None:
         """Close the link, and make no more."""
+        if waiting := len(self._outbox):
+            logger.warning("%d messages of clients that waited for Redis end with this worker", waiting)
         self.connector.stop()
         link, self.link = self.link, None
         if link is not None:
@@ -141,6 +182,7 @@ class LinkKeeper:
         link, loop = self.link, self._loop
         if link is None or not (loop.link_ready or self.more):
             return
+        self._outbox.doubted = False
         try:
             if not link.raw:
                 link.read()
@@ -201,7 +243,7 @@ class LinkKeeper:
         if attachment.fetch and attachment.channels:
             self.link.fetch([channel.name for channel in attachment.channels], self._fetched, context)
         else:
-            self.link.ping(self._fetched, context)
+            self.link.greet(self._fetched, context)
 
     def tell(self, channel: bytes, data: bytes) -> None:
         """Publish something that no client listens to; while Redis is away nobody can be told."""
@@ -221,25 +263,56 @@ class LinkKeeper:
             return
         if isinstance(reply, LinkError):
             return  # asked anew as soon as the link is back
-        if isinstance(reply, Exception):
-            log_refusal(f"MGET of {connection}", reply)
+        if passes(reply) or (self._again and any(channel.name in self._again for channel in attachment.channels)):
+            self._ask_again()  # not yet subscribed to all of them
+        elif isinstance(reply, Exception):
+            self._outbox.log_refusal(f"MGET of {connection}", reply)
             self._refused(connection)
-            return
-        self._answered(connection, reply)
+        else:
+            self._answered(connection, reply)
+
+    def _ask_again(self) -> None:
+        """Redis was busy: soon ask anew for all that it has not done."""
+        if not self._asking_again:
+            self._asking_again = True
+            self._call_later(AGAIN, self._now_again)
+
+    def _now_again(self) -> None:
+        self._asking_again = False
+        if self.link is None:
+            return  # a new link begins with everything
+        names, self._again = self._again, set()
+        for name in names:
+            if name == self._control:
+                self.link.subscribe(name, self._control_subscribed)
+            elif (channel := self._fanout.channels.get(name)) is not None:
+                self.subscribe(channel)
+            else:
+                self.link.unsubscribe(name, self._unsubscribed, name)
+        self._ask_all()
+
+    def _passed_over(self, name: bytes, reply: Any) -> bool:
+        if passes(reply):
+            self._again.add(name)
+            self._ask_again()
+            return True
+        return False
 
     def _subscribed(self, channel: Channel, reply: Any) -> None:
-        if not isinstance(reply, Exception) or isinstance(reply, LinkError):
+        if not isinstance(reply, Exception) or isinstance(reply, LinkError) or self._passed_over(channel.name, reply):
             return
-        log_refusal(f"SUBSCRIBE {channel.name!r}", reply)
+        self._outbox.log_refusal(f"SUBSCRIBE {channel.name!r}", reply)
         for connection in list(self._loop.connections):
             waits = connection.attachment is not None and channel in connection.attachment.channels
             if waits or self._fanout.listens(connection, channel):
                 self._refused(connection)
 
     def _control_subscribed(self, context: Any, reply: Any) -> None:
-        if isinstance(reply, hiredis.ReplyError):
-            log_refusal(f"SUBSCRIBE {self._control!r}, so no logout and no `manage.py uws4r` reaches us", reply)
+        if isinstance(reply, hiredis.ReplyError) and not self._passed_over(self._control or b"", reply):
+            self._outbox.log_refusal(
+                f"SUBSCRIBE {self._control!r}, so no logout and no `manage.py uws4r` reaches us", reply
+            )
 
     def _unsubscribed(self, name: bytes, reply: Any) -> None:
-        if isinstance(reply, hiredis.ReplyError):
-            log_refusal(f"UNSUBSCRIBE {name!r}", reply)
+        if isinstance(reply, hiredis.ReplyError) and not self._passed_over(name, reply):
+            self._outbox.log_refusal(f"UNSUBSCRIBE {name!r}", reply)

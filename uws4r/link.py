@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import hiredis
 from redis.connection import Connection as RedisConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from uws4r.errors import ConfigurationError, LinkError
@@ -21,17 +22,22 @@ from uws4r.errors import ConfigurationError, LinkError
 logger = logging.getLogger("uws4r.link")
 
 
-# Stores and publishes one message on several channels as one event: a reader sees both or neither,
-# and the pushes are neighbours on every link. Not MULTI: Redis before 7.2 puts the pushes of a
-# connection that listens to what it publishes inside the array that EXEC answers.
+# Stores and publishes one message on several channels as one event: the pushes are neighbours on every link. Not
+# MULTI: Redis before 7.2 puts the pushes of a connection that listens to what it publishes inside the array that
+# EXEC answers. Where Redis does not store (out of memory, its disk is full) it still publishes, and the reply says
+# why it has not stored; but for a replica, where a publish reaches only those who are there.
 #
 # Sent as EVAL, not by its digest: half a microsecond more for Redis, and no answer NOSCRIPT, after
 # which a message would be published behind later ones.
 PUBLISH_SCRIPT = (
-    "for _,name in ipairs(KEYS) do "
-    "if ARGV[2]~='0' then redis.call('SET',name,ARGV[1],'EX',ARGV[2]) end "
-    "redis.call('PUBLISH',name,ARGV[1]) end"
+    "local why for _,name in ipairs(KEYS) do if ARGV[2]~='0' then "
+    "local said=redis.pcall('SET',name,ARGV[1],'EX',ARGV[2]) if said.err then "
+    "if string.find(said.err,'READONLY',1,true) then return said end why=said.err end end "
+    "redis.call('PUBLISH',name,ARGV[1]) end return why"
 )
+
+# Errors that say "not now": nothing was done, and the same command is done later on.
+PASSING = frozenset({"BUSY", "LOADING", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN"})
 
 # What may be on its way before the hub holds back further publishes.
 OUTPUT_LIMIT = 4 << 20  # bytes not yet written
@@ -43,13 +49,24 @@ pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command  # its stub is t
 Answer = Callable[[Any, Any], None]  # called with the context given and the reply, which may be an exception
 
 
+def passes(error: object) -> bool:
+    """Whether a reply says that Redis has not done it now, and will later."""
+    return isinstance(error, hiredis.ReplyError) and str(error).partition(" ")[0] in PASSING
+
+
+def is_replica(greeting: Any) -> bool:
+    """Whether an answer to HELLO comes from a replica."""
+    told = greeting if isinstance(greeting, dict) else {}
+    return told.get(b"role", told.get("role")) in (b"replica", b"slave", "replica", "slave")
+
+
 class Awaited:
-    """A command on its way: what to do with its reply, and where its bytes begin in the output."""
+    """A command on its way: what to do with its reply, and where its bytes end in the output."""
 
-    __slots__ = ("answer", "begin", "context")
+    __slots__ = ("answer", "context", "end")
 
-    def __init__(self, begin: int, answer: Answer, context: Any) -> None:
-        self.begin = begin  # bytes written to the link before it
+    def __init__(self, end: int, answer: Answer, context: Any) -> None:
+        self.end = end  # bytes written to the link before it and with it
         self.answer = answer
         self.context = context
 
@@ -69,6 +86,18 @@ def open_connection(connection: RedisConnection) -> None:
         if isinstance(error, ResponseError) and ("HELLO" in str(error) or "NOPROTO" in str(error)):
             raise ConfigurationError(f"uws4r needs Redis 6 or newer (RESP3): {error}") from error
         raise
+
+
+def require_master(connection: RedisConnection) -> None:
+    """
+    Make sure that an open connection is to a master; else close it.
+
+    Raises:
+        redis.ConnectionError: It is to a replica: what is published there reaches only who listens there.
+    """
+    if is_replica(getattr(connection, "handshake_metadata", None)):
+        connection.disconnect()
+        raise RedisConnectionError("it is a replica, and only a master will do")
 
 
 class Link:
@@ -120,9 +149,9 @@ class Link:
     # ------------------------------------------------------------ commands
 
     def _send(self, command: bytes, answer: Answer, context: Any) -> None:
+        self._queued += len(command)
         self._awaited.append(Awaited(self._queued, answer, context))
         self._output.append(command)
-        self._queued += len(command)
 
     def subscribe(self, name: bytes, answer: Answer, context: Any = None) -> None:
         """SUBSCRIBE to a channel; ``answer`` gets None or the error."""
@@ -137,16 +166,24 @@ class Link:
         self._send(pack((b"MGET", *names)), answer, context)
 
     def publish(self, names: tuple[bytes, ...], data: bytes, expire: int, answer: Answer, context: Any = None) -> None:
-        """Publish on channels and, with ``expire`` > 0 seconds, store there; ``answer`` gets the reply or the error."""
+        """
+        Publish on channels and, with ``expire`` > 0 seconds, store there.
+
+        ``answer`` gets the error, or the reply: bytes say why Redis has published and not stored.
+        """
         if expire <= 0 and len(names) == 1:
             self._send(pack((b"PUBLISH", names[0], data)), answer, context)
             return
         command = (b"EVAL", PUBLISH_SCRIPT, len(names), *names, data, max(expire, 0))
         self._send(pack(command), answer, context)
 
-    def ping(self, answer: Answer, context: Any = None) -> None:
-        """PING; ``answer`` gets the reply."""
-        self._send(b"*1\r\n$4\r\nPING\r\n", answer, context)
+    def greet(self, answer: Answer, context: Any = None) -> None:
+        """
+        HELLO; ``answer`` gets what Redis is: see :func:`is_replica`.
+
+        Not PING: an ACL may forbid that, and a Redis that is busy or whose disk is full refuses it.
+        """
+        self._send(b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n", answer, context)
 
     # ------------------------------------------------------------ input
 
@@ -253,8 +290,8 @@ class Link:
         self._connection.disconnect()
         awaited, self._awaited = self._awaited, deque()
         for entry in awaited:
-            # Redis cannot have seen what was not written at all.
-            entry.answer(entry.context, LinkError(reason, unsent=entry.begin >= self._written))
+            # Redis cannot have done what was not written as a whole.
+            entry.answer(entry.context, LinkError(reason, unsent=entry.end > self._written))
 
     def abandon(self) -> None:
         """In a forked child: let go of the descriptor without a word to the server."""

@@ -14,7 +14,7 @@ from uuid import uuid4
 import redis
 
 from uws4r.conf import conf
-from uws4r.redis_store import redis_client
+from uws4r.redis_clients import redis_client
 
 logger = logging.getLogger("uws4r.orders")
 

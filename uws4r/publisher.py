@@ -9,7 +9,8 @@ from typing import Any
 from uws4r._frames import unwrap
 from uws4r.channels import AUDIENCES, channels_for
 from uws4r.conf import conf
-from uws4r.redis_store import SELF, RedisStore, redis_client
+from uws4r.redis_clients import carried_out, redis_client
+from uws4r.redis_store import SELF, RedisStore
 
 
 class RedisPublisher(RedisStore):
@@ -55,7 +56,7 @@ class RedisPublisher(RedisStore):
                 order and returns the first there is.
         Raises:
             ValueError: Another audience.
-            redis.RedisError: Redis does not answer.
+            QueueError: Redis does not answer, or refuses; a ``redis.RedisError``, too.
         """
         if audience != "any" and audience not in AUDIENCES:
             raise ValueError(f"audience is {audience!r}, not one of any, {', '.join(AUDIENCES)}")
@@ -71,7 +72,8 @@ class RedisPublisher(RedisStore):
         )
         if not channels:
             return None
-        for data in self._connection.mget([channel.name for channel in channels]):
+        client = self._connection
+        for data in carried_out(client, lambda: client.mget([channel.name for channel in channels])):
             if data is not None:
                 return unwrap(data)[0]
         return None

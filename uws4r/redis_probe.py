@@ -18,7 +18,7 @@ from uws4r.errors import ConfigurationError
 from uws4r.link import PUBLISH_SCRIPT, open_connection
 from uws4r.orders import control_channel
 from uws4r.probe import within
-from uws4r.redis_store import link_connection, make_client
+from uws4r.redis_clients import link_connection, make_client, site_client, where
 
 CONNECTION = "settings.py: WS4REDIS_CONNECTION"
 REDIS_ERRORS = (redis.RedisError, OSError, ConfigurationError)
@@ -52,15 +52,7 @@ def forbidden(error: Exception) -> bool:
 
 def user() -> str:
     """Return the name that Redis knows this site by."""
-    arguments = make_client(conf.WS4REDIS_CONNECTION).connection_pool.connection_kwargs
-    return arguments.get("username") or "default"
-
-
-def where() -> str:
-    """Return the address of Redis, without a password."""
-    arguments = make_client(conf.WS4REDIS_CONNECTION).connection_pool.connection_kwargs
-    address = arguments.get("path") or f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}"
-    return f"{address}, database {arguments.get('db') or 0}"
+    return site_client().connection_pool.connection_kwargs.get("username") or "default"
 
 
 # ---------------------------------------------------------------- reached, and what it is
@@ -151,7 +143,7 @@ def _attempts(client: redis.Redis, facility: str, timeout: float) -> Iterator[tu
         yield "SET", pattern, partial(client.set, name, b"", ex=1)
         yield "MGET", pattern, partial(client.mget, [name])
         yield "EVAL", pattern, partial(client.eval, PUBLISH_SCRIPT, 1, name, b"", 1)
-    yield "MULTI", "", partial(_together, client, "MULTI", "DISCARD")
+    yield "MULTI", "", partial(_together, client, "MULTI")
     yield "EXEC", "", partial(_together, client, "MULTI", "EXEC")
 
 
@@ -160,6 +152,7 @@ def _together(client: redis.Redis, *commands: str) -> None:
     with client.client() as single:
         for command in commands:
             single.execute_command(command)
+        single.connection.disconnect()  # nobody else shall find a transaction that has begun
 
 
 def _subscribe(client: redis.Redis, name: bytes, timeout: float) -> None:

@@ -1,80 +1,17 @@
-"""
-Publishing to and reading from Redis in any process: :class:`RedisMessage`, :data:`SELF`, :class:`RedisStore`.
-
-Connections come from one pool for each process and each setting of ``WS4REDIS_CONNECTION``, made on
-first use. redis-py's pools notice a fork, so a pool made before it serves the child as well.
-"""
+"""Publishing to and reading from Redis in any process: :class:`RedisMessage`, :data:`SELF`, :class:`RedisStore`."""
 
 import json
 import logging
-import threading
 from typing import Any
-
-import redis
-from redis.backoff import NoBackoff
-from redis.connection import Connection
-from redis.retry import Retry
 
 from uws4r._frames import wrap
 from uws4r.channels import SELF, channels_for
 from uws4r.conf import conf
-from uws4r.errors import ConfigurationError
+from uws4r.redis_clients import carried_out, follow_master, redis_client
 
-__all__ = ["SELF", "RedisMessage", "RedisStore", "link_connection", "make_client", "redis_client"]
+__all__ = ["SELF", "RedisMessage", "RedisStore"]
 
 logger = logging.getLogger("uws4r.publisher")
-
-SOCKET_TIMEOUT = 5.0  # seconds until a publisher gives up, unless WS4REDIS_CONNECTION says otherwise
-
-_clients: dict[str, redis.Redis] = {}  # by setting; a client is safe to share between threads
-_clients_lock = threading.Lock()
-stand_ins: list[Any] = []  # in a test, what stands for Redis: see uws4r.testing
-
-
-def make_client(configured: Any) -> redis.Redis:
-    """
-    Return a new client for a value of ``WS4REDIS_CONNECTION``; nothing connects yet.
-
-    Raises:
-        ConfigurationError: It is none that redis-py takes.
-    """
-    # Payloads are bytes; a site that set decode_responses for its own clients means no harm.
-    forced = {"decode_responses": False}
-    defaults = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": SOCKET_TIMEOUT}
-    try:
-        if isinstance(configured, str):
-            return redis.Redis.from_url(configured, **defaults, **forced)
-        return redis.Redis(**{**defaults, **configured, **forced})
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"WS4REDIS_CONNECTION must be a URL or a dictionary of redis.Redis' arguments: {error}"
-        ) from error
-
-
-def redis_client() -> redis.Redis:
-    """
-    Return this process's client for the present ``WS4REDIS_CONNECTION``, with a pool of its own.
-
-    Raises:
-        ConfigurationError: The setting is none that redis-py takes.
-    """
-    if stand_ins:
-        return stand_ins[-1]
-    key = repr(conf.WS4REDIS_CONNECTION)
-    client = _clients.get(key)
-    if client is None:
-        with _clients_lock:
-            client = _clients.get(key) or _clients.setdefault(key, make_client(conf.WS4REDIS_CONNECTION))
-    return client
-
-
-def link_connection() -> Connection:
-    """Return an unconnected connection for a hub's link: RESP3, no retries of its own."""
-    pool = make_client(conf.WS4REDIS_CONNECTION).connection_pool
-    # redis-py's maintenance notifications are pushes that nobody here would read.
-    arguments = {name: value for name, value in pool.connection_kwargs.items() if "maint" not in name}
-    arguments.update(protocol=3, client_name="uws4r", retry=Retry(NoBackoff(), 0), health_check_interval=0)
-    return pool.connection_class(**arguments)
 
 
 def is_heartbeat(payload: bytes | bytearray) -> bool:
@@ -165,7 +102,7 @@ class RedisStore:
             of them: then it is the largest number that one channel reached.
         Raises:
             ValueError: ``message`` is nothing that can be sent.
-            redis.RedisError: Redis did not take it.
+            QueueError: Redis did not take it; a ``redis.RedisError``, too.
         """
         return self._publish(to_payload(message), expire, binary)
 
@@ -199,12 +136,18 @@ class RedisStore:
                 logger.warning("published to nobody: name an audience (broadcast=True, users=…, groups=…, sessions=…)")
             return 0
         # PUBLISH and SET as one transaction: a client that connects now gets the message once, from either.
-        pipeline = self._connection.pipeline(transaction=True)
-        for name in self._publishers:
-            pipeline.publish(name, data)
-            if expire and expire > 0:
-                pipeline.set(name, data, ex=expire)
-        return max(reply for reply in pipeline.execute() if type(reply) is int)
+        client = self._connection
+
+        def publish() -> list[Any]:
+            pipeline = client.pipeline(transaction=True)
+            for name in self._publishers:
+                pipeline.publish(name, data)
+                if expire and expire > 0:
+                    pipeline.set(name, data, ex=expire)
+            return pipeline.execute()
+
+        follow_master(client, stores=bool(expire and expire > 0))
+        return max(reply for reply in carried_out(client, publish) if type(reply) is int)
 
     @staticmethod
     def get_prefix() -> str:

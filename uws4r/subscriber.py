@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from uws4r.channels import SELF, channels_for
 from uws4r.conf import conf
 from uws4r.errors import ConfigurationError
-from uws4r.redis_store import RedisStore, redis_client
+from uws4r.redis_clients import redis_client
+from uws4r.redis_store import RedisStore
 
 
 def facility_of(path: str) -> str:

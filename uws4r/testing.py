@@ -25,7 +25,7 @@ from uws4r.conf import conf
 from uws4r.embedded_redis import embedded_redis
 from uws4r.engines import stop_worker_hub
 from uws4r.errors import ConfigurationError
-from uws4r.redis_store import redis_client, stand_ins
+from uws4r.redis_clients import redis_client, stand_ins
 from uws4r.wsgiref_server import WebsocketServer
 
 # ---------------------------------------------------------------- what is published

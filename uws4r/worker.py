@@ -9,9 +9,9 @@ from uws4r.attachment import HubOptions
 from uws4r.conf import conf
 from uws4r.control import Control
 from uws4r.hub import Hub
-from uws4r.link import open_connection
+from uws4r.link import open_connection, require_master
 from uws4r.orders import control_channel
-from uws4r.redis_store import link_connection, make_client
+from uws4r.redis_clients import link_connection, site_client
 from uws4r.sessions import ReadSession, SessionChecks
 
 
@@ -57,7 +57,7 @@ def told_settings() -> dict[str, Any]:
         "UWS4R_PING_INTERVAL": conf.UWS4R_PING_INTERVAL,
         "UWS4R_MAX_CONNECTIONS": conf.UWS4R_MAX_CONNECTIONS,
         # Pub/sub does not know databases: messages arrive from another one, and the last one is not found there.
-        "database": make_client(conf.WS4REDIS_CONNECTION).connection_pool.connection_kwargs.get("db") or 0,
+        "database": site_client().connection_pool.connection_kwargs.get("db") or 0,
     }
 
 
@@ -72,5 +72,6 @@ def reach_redis() -> None:
     connection = link_connection()
     try:
         open_connection(connection)
+        require_master(connection)
     finally:
         connection.disconnect()

@@ -7,7 +7,7 @@ import redis
 from django.test import override_settings
 
 from tests.support.servers import RedisServer
-from uws4r.redis_store import redis_client
+from uws4r.redis_clients import redis_client
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from tests.support.site import Site, manage
 from tests.support.wire import BINARY, CLOSE, TEXT, Client, Refused, close_frame, masked_frame
 from tests.unit.test_names import Nobody, Request
 from uws4r.publisher import RedisPublisher
-from uws4r.redis_store import SELF, redis_client
+from uws4r.redis_clients import redis_client
+from uws4r.redis_store import SELF
 
 pytestmark = pytest.mark.e2e
 

@@ -21,7 +21,8 @@ from uws4r.access import grant_channels
 from uws4r.conf import SETTINGS, conf
 from uws4r.context_processors import default
 from uws4r.publisher import RedisPublisher
-from uws4r.redis_store import RedisStore, redis_client
+from uws4r.redis_clients import redis_client
+from uws4r.redis_store import RedisStore
 
 e2e = pytest.mark.e2e
 

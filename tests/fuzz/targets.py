@@ -385,7 +385,7 @@ def heard_by_a_link(parts: Iterable[bytes], in_flight: int, limit: int) -> list[
             lambda: said.append(("reply", None)),
         )
         for number in range(in_flight):
-            link.ping(lambda number, reply: said.append((f"answer {number}", repr(reply))), number)
+            link.greet(lambda number, reply: said.append((f"answer {number}", repr(reply))), number)
         try:
             for part in parts:
                 link.feed(part)

@@ -46,7 +46,7 @@ class Process:
             self.process = subprocess.Popen(
                 list(map(str, command)),
                 # ./build.sh sanitize has AddressSanitizer loaded before Python: it is about us, not about servers.
-                env={**os.environ, **(env or {}), "LD_PRELOAD": ""},
+                env={**os.environ, "LD_PRELOAD": "", **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

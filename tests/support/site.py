@@ -142,10 +142,11 @@ def serve(
     workers: int = 1,
     options: tuple[str, ...] = (),
     module: str = "testsite.wsgi:application",
+    env: dict[str, str] | None = None,
 ) -> Site:
     """Websockets and pages in one uWSGI, without master's emperor: the shortest way to a test."""
     port = free_port()
-    env = site_env(redis.url, database, settings)
+    env = {**site_env(redis.url, database, settings), **(env or {})}
     uwsgi = Uwsgi(
         directory,
         ["--http-socket", f"127.0.0.1:{port}", "--module", module, "--processes", str(workers),

@@ -8,7 +8,8 @@ import uws4r
 PACKAGE = Path(uws4r.__file__).parent
 
 ORDER = [
-    "rfc6455", "errors", "_deflate", "_decoder", "_frames", "channels", "conf", "redis_store", "publisher",
+    "rfc6455", "errors", "_deflate", "_decoder", "_frames", "channels", "conf", "redis_clients",
+    "redis_store", "publisher",
     "subscriber", "orders",
     "_connection", "_fanout", "_hub", "link", "connector", "attachment", "threads", "counters", "outbox", "heartbeat",
     "keeper", "hub", "sessions", "control", "engines.thread", "engines.turns", "engines.gevent", "shield",

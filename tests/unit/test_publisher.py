@@ -8,11 +8,12 @@ import pytest
 import redis
 from django.test import override_settings
 
-from tests.support.servers import RedisServer, free_port
+from tests.support.servers import RedisServer
 from tests.unit.test_names import Nobody, Request
 from uws4r.errors import ConfigurationError
 from uws4r.publisher import RedisPublisher
-from uws4r.redis_store import SELF, RedisMessage, RedisStore, redis_client
+from uws4r.redis_clients import redis_client
+from uws4r.redis_store import SELF, RedisMessage, RedisStore
 
 
 @pytest.fixture
@@ -205,15 +206,6 @@ def test_publishing_to_nobody_is_logged_unless_an_audience_is_empty(
     assert caplog.text == ""
     assert RedisPublisher(facility="f").publish_message("m") == 0
     assert "published to nobody: name an audience" in caplog.text
-
-
-@pytest.mark.slow  # redis-py tries again several times
-def test_redis_that_is_not_there_is_an_error_within_a_bounded_time() -> None:
-    with (
-        override_settings(WS4REDIS_CONNECTION={"host": "127.0.0.1", "port": free_port()}),
-        pytest.raises(redis.ConnectionError),
-    ):
-        RedisPublisher(facility="f", broadcast=True).publish_message("m")
 
 
 # ---------------------------------------------------------------- RedisMessage
