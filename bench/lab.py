@@ -21,9 +21,8 @@ CORES = os.cpu_count() or 1
 QUIET = {"LOGGING": {"version": 1, "disable_existing_loggers": False}}
 BUSY = 0.2  # of a core, used by others: a measurement beside that is made again
 
-# Users who are logged in, in sessions that the cache (Redis) keeps. Prints their keys.
+# Sessions that the cache (Redis) keeps, of users who are logged in or of nobody. Prints their keys.
 SESSIONS = """
-from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.cache import SessionStore
@@ -31,9 +30,11 @@ User.objects.all().delete()
 User.objects.bulk_create(User(username="user%05d" % i, password="!") for i in range({count}))
 for user in User.objects.order_by("username"):
     session = SessionStore()
-    session[SESSION_KEY] = str(user.pk)
-    session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
-    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session["language"] = "en"
+    if {users}:
+        session[SESSION_KEY] = str(user.pk)
+        session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+        session[HASH_SESSION_KEY] = user.get_session_auth_hash()
     session.save()
     print(session.session_key)
 """
@@ -133,19 +134,26 @@ class Lab:
         )
 
     def cached_sessions(self) -> dict[str, Any]:
-        """The settings of a site whose sessions are in its cache, which is Redis."""
+        """The settings of a site whose sessions are in its cache, which is Redis; its database stays connected."""
         return {
+            "DATABASES": {
+                "default": {
+                    "ENGINE": "django.db.backends.sqlite3",
+                    "NAME": str(self.database),
+                    "CONN_MAX_AGE": None,
+                }
+            },
             "SESSION_ENGINE": "django.contrib.sessions.backends.cache",
             "CACHES": {
                 "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": self.redis.url}
             },
         }
 
-    def log_in(self, count: int) -> Path:
-        """Make so many users with a session each; return a file with their cookies."""
+    def sessions(self, count: int, users: bool = True) -> Path:
+        """Make so many sessions, of users or of nobody; return a file with their cookies."""
         env = site_env(self.redis.url, self.database, {**QUIET, **self.cached_sessions()})
-        keys = manage(env, "shell", "-c", SESSIONS.format(count=count)).split()[-count:]
-        path = self.directory / "cookies"
+        keys = manage(env, "shell", "-c", SESSIONS.format(count=count, users=users)).split()[-count:]
+        path = self.directory / f"cookies-{count}-{users}"
         path.write_text("".join(f"sessionid={key}\n" for key in keys))
         return path
 
