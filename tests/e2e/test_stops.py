@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.load import open_websockets, receive_exactly
 from tests.support.servers import wait_until
 from tests.support.site import Site
 from tests.support.wire import PING, PONG, Client, close_frame, masked_frame
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-CLOSED_1012 = b"\x88\x15\x03\xf4the server restarts"
 PATH = "/ws/foo?subscribe-broadcast"
 
 
@@ -33,22 +31,28 @@ def code_of(client: Client) -> int:
 
 def test_a_reload_with_5000_websockets_does_not_wait_for_them(served: Callable[..., Site]) -> None:
     site = served(workers=2, options=("--disable-logging", "--max-fd", "20000", "--worker-reload-mercy", "60"))
-    sockets = open_websockets(site.address, [PATH] * 5000)
+    clients: list[Client] = []
     try:
+        while len(clients) < 5000:
+            group = [Client(site.address) for _ in range(50)]
+            clients += group
+            for client in group:
+                client.request(PATH, read=False)
+            for client in group:
+                assert client.read_response().status == 101
         wait_until(lambda: site.uwsgi.log.count(" open\n") == 5000, "all are open", timeout=30)
         begin = time.monotonic()
         site.uwsgi.process.process.send_signal(signal.SIGHUP)
-        for client in sockets:
-            client.settimeout(10)
-            receive_exactly(client, CLOSED_1012)
-            client.sendall(close_frame(1012))  # as browsers do
+        for client in clients:
+            assert client.receive_close().close_code == 1012
+            client.send_raw(close_frame(1012))  # as browsers do
         assert time.monotonic() - begin < 2
         # uWSGI itself looks once a second, and loads the site; worker-reload-mercy is a minute here.
         wait_until(lambda: len(pids(site)) == 4, "both have been replaced", timeout=5)
         site.connect(PATH).ping()
     finally:
-        for client in sockets:
-            client.close()
+        for client in clients:
+            client.sock.close()
 
 
 @pytest.mark.parametrize("way", ["touch-reload", "touch-chain-reload"])
