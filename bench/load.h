@@ -5,7 +5,7 @@
  * load_client.c   one websocket: handshake, frames
  * load_stream.c   what is published, and the check of what arrives
  * load_publish.c  how it is published: Redis, or HTTP for servers that have no other way
- * load_measure.c  latencies, CPU and memory of processes, JSON
+ * load_measure.c  latencies, CPU and memory of processes; what is printed, and written as JSON
  */
 #ifndef LOAD_H
 #define LOAD_H
@@ -71,6 +71,14 @@ void look_at_cpu(void);
 double own_cpu(void);      /* seconds since the call before */
 double all_cpu(void);      /* the whole machine's, likewise */
 long pss_of(int pid);
+
+extern FILE *json;
+extern bool any_failure;
+
+double server_cpu(void); /* seconds, of all processes named `server`, by the last look_at_cpu */
+void report_processes(double seconds, double own, double all);
+void report_latencies(const char *name, const struct histogram *histogram);
+void report_failures(void);
 
 /* 64 steps to each power of two: 1.6 % off at most. */
 static inline void histogram_add(struct histogram *histogram, uint64_t ns)

@@ -1,4 +1,4 @@
-/* Latencies, and what processes cost. */
+/* Latencies, what processes cost, and the report on both. */
 #define _GNU_SOURCE
 #include "load.h"
 
@@ -97,4 +97,71 @@ long pss_of(int pid)
             break;
     fclose(file);
     return pss;
+}
+
+/* ---------------------------------------------------------------- report: to a reader, and as JSON */
+
+FILE *json;
+bool any_failure;
+
+static uint64_t failure_count(void)
+{
+    return failures.lost + failures.duplicated + failures.disordered + failures.corrupt + failures.stray +
+           failures.closed + failures.refused;
+}
+
+void report_processes(double seconds, double own, double all)
+{
+    double others = all - own;
+    for (uint32_t i = 0; i < process_count; i++)
+        others -= processes[i].used;
+    fprintf(json, "\"cpu\": {\"load\": %.3f, \"others\": %.3f", own / seconds, others > 0 ? others / seconds : 0);
+    for (uint32_t i = 0; i < process_count; i++)
+        fprintf(json, ", \"%s\": %.3f", processes[i].name, processes[i].used / seconds);
+    fprintf(json, "}, \"pss\": {");
+    for (uint32_t i = 0; i < process_count; i++)
+        fprintf(json, "%s\"%s\": %ld", i ? ", " : "", processes[i].name, pss_of(processes[i].pid));
+    fprintf(json, "}");
+    printf("  CPU: load %.0f %%", 100 * own / seconds);
+    for (uint32_t i = 0; i < process_count; i++)
+        printf(", %s %.0f %%", processes[i].name, 100 * processes[i].used / seconds);
+    printf(", all else %.0f %% of one core\n", others > 0 ? 100 * others / seconds : 0);
+}
+
+void report_latencies(const char *name, const struct histogram *histogram)
+{
+    static const struct { const char *name; double part; } parts[] = {
+        {"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}, {"max", 1}};
+    fprintf(json, "\"%s\": {", name);
+    printf("  ms:");
+    for (int i = 0; i < 5; i++) {
+        fprintf(json, "%s\"%s\": %.4f", i ? ", " : "", parts[i].name, histogram_at(histogram, parts[i].part));
+        printf(" %s %.3f", parts[i].name, histogram_at(histogram, parts[i].part));
+    }
+    fprintf(json, "}, ");
+    printf("\n");
+}
+
+void report_failures(void)
+{
+    fprintf(json, "\"failures\": {\"lost\": %lu, \"duplicated\": %lu, \"disordered\": %lu, \"corrupt\": %lu, "
+            "\"stray\": %lu, \"closed\": %lu, \"refused\": %lu}, \"foreign\": %lu, ",
+            failures.lost, failures.duplicated, failures.disordered, failures.corrupt, failures.stray, failures.closed,
+            failures.refused, foreign);
+    if (failure_count() == 0)
+        return;
+    any_failure = true;
+    printf("  FAILURES: %lu lost, %lu doubled, %lu out of order, %lu corrupt, %lu of another channel, "
+           "%lu connections closed, %lu refused\n",
+           failures.lost, failures.duplicated, failures.disordered, failures.corrupt, failures.stray, failures.closed,
+           failures.refused);
+}
+
+double server_cpu(void)
+{
+    double used = 0;
+    for (uint32_t i = 0; i < process_count; i++)
+        if (strcmp(processes[i].name, "server") == 0)
+            used += processes[i].used;
+    return used;
 }

@@ -172,15 +172,14 @@ def compare(lab: Lab, names: list[str]) -> tuple[list[dict[str, Any]], list[Line
     progress("\npeers ")
     for number in range(lab.rounds):
         for name in [name for name in starters if "reason" not in rows[name]]:
-            with ExitStack() as stack:
-                try:
-                    peer = starters[name](stack)
-                    rows[name]["name"] = peer.name
-                    if number == 0:
-                        rows[name] |= once(lab, peer)
-                    one_round(lab, peer, rounds[name], failed[name])
-                except Unavailable as error:
-                    rows[name]["reason"] = str(error)
+            try:
+                if number == 0:
+                    with ExitStack() as stack:
+                        peer = starters[name](stack)
+                        rows[name] |= {"name": peer.name, **once(lab, peer)}
+                one_round(lab, starters[name], rounds[name], failed[name])
+            except (Unavailable, Failed) as error:
+                rows[name]["reason"] = str(error)
             progress(".")
     for name, measured in rounds.items():
         rows[name] |= {key: typical(cases, per_second) for key, cases in measured.items()}
@@ -215,20 +214,30 @@ def once(lab: Lab, peer: Target) -> dict[str, float]:
     return {"memory": idle["kib_per_client"]["server"], "handshakes": handshakes["handshakes_per_s"]}
 
 
-def one_round(lab: Lab, peer: Target, measured: dict[str, list[Case]], failed: set[str]) -> None:
-    """Measure what every round does; what a peer has failed at once it is spared, and what comes behind that."""
-    for keys, name, query, options in (
-        (("w1", "w16"), "bench", peer.query, ("--clients", 1000, "--window", "1,16")),
-        (("spread",), "s{i}", peer.query, ("--mode", "spread", "--clients", 1000)),
-        (("echo",), "e{i}", peer.echo_query, ("--mode", "echo", "--clients", 100)),
-    ):
-        if failed.intersection(keys):
-            return
-        try:
-            cases = load(lab, peer, name, query, *options)
-        except Failed as error:
-            failed.update(keys)
-            lab.wrong_peers.append(str(error))
-            return
-        for key, case in zip(keys, cases, strict=True):
-            measured.setdefault(key, []).append(case)
+def one_round(
+    lab: Lab, start: Callable[[ExitStack], Target], measured: dict[str, list[Case]], failed: set[str]
+) -> None:
+    """Measure what every round does; what a peer fails at it may try again when it has just been started."""
+    with ExitStack() as stack:
+        peer = None
+        for keys, name, echoes, options in (
+            (("w1", "w16"), "bench", False, ("--clients", 1000, "--window", "1,16")),
+            (("spread",), "s{i}", False, ("--mode", "spread", "--clients", 1000)),
+            (("echo",), "e{i}", True, ("--mode", "echo", "--clients", 100)),
+        ):
+            for attempt in (1, 2):
+                if failed.intersection(keys):
+                    break
+                peer = peer or start(stack)
+                try:
+                    cases = load(lab, peer, name, peer.echo_query if echoes else peer.query, *options)
+                except Failed as error:
+                    stack.close()
+                    peer = None
+                    if attempt == 2:
+                        failed.update(keys)
+                        lab.wrong_peers.append(str(error))
+                else:
+                    for key, case in zip(keys, cases, strict=True):
+                        measured.setdefault(key, []).append(case)
+                    break
