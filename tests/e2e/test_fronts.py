@@ -30,7 +30,8 @@ DEPLOY = (ROOT / "docs" / "how-to" / "deploy.md").read_text()
 
 def differences() -> dict[str, dict[str, str]]:
     """The table of the documentation: ``{row: {front: cell}}``."""
-    lines = re.findall(r"^\|(.*)\|$", DEPLOY.partition("## What differs")[2], re.MULTILINE)
+    section = DEPLOY.partition("## What differs")[2].partition("\n## ")[0]
+    lines = re.findall(r"^\|(.*)\|$", section, re.MULTILINE)
     (_, *names), _, *rows = [[cell.strip() for cell in line.split("|")] for line in lines]
     return {row: dict(zip((name.lower() for name in names), cells, strict=True)) for row, *cells in rows}
 
