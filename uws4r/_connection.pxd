@@ -33,21 +33,21 @@ cdef struct Client:
     size_t sent           # bytes of the oldest frame that are out
     size_t queued         # bytes waiting, without those
     uint64_t last_run     # number of the last run of copies delivered
-    OwnCopies own
+    OwnCopies *own
     Subscription *joined
     uint32_t joined_count
     int fd
     uint64_t bytes_in
     uint64_t bytes_out
-    uint64_t messages_in
-    uint64_t messages_out
+    uint32_t messages_in
+    uint32_t messages_out
     uint64_t opened       # milliseconds of the hub's clock
     uint64_t heard        # the same, of the last bytes received
     double messages_until  # the same: up to when what the client has sent is its share
     double bytes_until
     Client *timer_next    # the timer wheel's list
     Client **timer_link   # what points to this client there, NULL when no timer is set
-    uint64_t due          # tick of the wheel
+    uint32_t due          # tick of the wheel, since the machine has started
     uint32_t expires      # seconds of the epoch, when the session ends; 0: it has none that is known
     uint16_t close_code
     State state

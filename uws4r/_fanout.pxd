@@ -8,9 +8,13 @@ from uws4r._deflate cimport Deflater
 from uws4r._frames cimport Frame, Runs
 
 
+cdef union Places:
+    Client *one     # while there is room for one, which is enough for most channels
+    Client **many
+
+
 cdef struct Listeners:
-    Client **items
-    Client *only  # what ``items`` points to while one place is enough, as it is for most channels
+    Places places
     uint32_t count
     uint32_t room
     uint32_t changes  # how many of them want only changes

@@ -36,6 +36,14 @@ cdef enum:
     BINARY = 2
 
 
+cdef inline Client **places_of(Listeners *listeners) noexcept nogil:
+    return &listeners.places.one if listeners.room == 1 else listeners.places.many
+
+
+cdef inline uint32_t expected_by(Client *client) noexcept nogil:
+    return client.own.count if client.own != NULL else 0
+
+
 @cython.final
 @cython.no_gc
 cdef class Channel:
@@ -47,15 +55,14 @@ cdef class Channel:
 
     def __cinit__(self, bytes name not None, facility):
         memset(&self.listeners, 0, sizeof(Listeners))
-        self.listeners.items = &self.listeners.only
         self.listeners.room = 1
         self.name = name
         self.facility = facility
         self.interest = 0
 
     def __dealloc__(self):
-        if self.listeners.items != &self.listeners.only:
-            free(self.listeners.items)
+        if self.listeners.room > 1:
+            free(self.listeners.places.many)
 
     def __len__(self):
         return self.listeners.count
@@ -156,7 +163,7 @@ cdef class Fanout:
         if client.dirty:
             self.dirty[client.dirty - 1] = NULL
             client.dirty = 0
-        self.expecting -= client.own.count
+        self.expecting -= expected_by(client)
         own_forget(&client.own, <uint64_t>-1)
 
     # ------------------------------------------------------------ channels
@@ -194,21 +201,21 @@ cdef class Fanout:
         cdef Client **larger
         if listeners.count == listeners.room:
             room = listeners.room * 2
-            if listeners.items == &listeners.only:
+            if listeners.room == 1:
                 larger = <Client **>malloc(room * sizeof(Client *))
                 if larger != NULL:
-                    larger[0] = listeners.only
+                    larger[0] = listeners.places.one
             else:
-                larger = <Client **>realloc(listeners.items, room * sizeof(Client *))
+                larger = <Client **>realloc(listeners.places.many, room * sizeof(Client *))
             if larger == NULL:
                 raise MemoryError
-            listeners.items = larger
+            listeners.places.many = larger
             listeners.room = room
         joined[client.joined_count].channel = <void *>channel
         joined[client.joined_count].index = listeners.count
         joined[client.joined_count].delivered = 0
         client.joined_count += 1
-        listeners.items[listeners.count] = client
+        places_of(listeners)[listeners.count] = client
         listeners.count += 1
         listeners.changes += client.changes
         listeners.tapped += client.tapped
@@ -262,8 +269,8 @@ cdef class Fanout:
         listeners.count -= 1
         listeners.changes -= client.changes
         listeners.tapped -= client.tapped
-        last = listeners.items[listeners.count]
-        listeners.items[index] = last
+        last = places_of(listeners)[listeners.count]
+        places_of(listeners)[index] = last
         for i in range(last.joined_count):
             if last.joined[i].channel == <void *>channel:
                 last.joined[i].index = index
@@ -347,8 +354,10 @@ cdef class Fanout:
         # Neighbours on one channel are handed out together: each listener's data is fetched once.
         cdef uint32_t start = 0, end, i, k
         cdef Listeners *listeners
+        cdef Client **places
         while start < self.delivery_count:
             listeners = self.deliveries[start].listeners
+            places = places_of(listeners)
             end = start + 1
             while end < self.delivery_count and self.deliveries[end].listeners == listeners:
                 end += 1
@@ -356,7 +365,7 @@ cdef class Fanout:
                 self.join_frames(start, end)
             for k in range(listeners.count):
                 for i in range(start, end):
-                    self.deliver(listeners.items[k], &self.deliveries[i])
+                    self.deliver(places[k], &self.deliveries[i])
             for i in range(start, end):
                 frame_release(self.deliveries[i].frame)
             start = end
@@ -398,7 +407,7 @@ cdef class Fanout:
     cdef bint withhold(self, Client *client, Delivery *delivery) noexcept nogil:
         # The rules on duplicates. "Changes" is asked first: it also notes the message, whatever withholds it.
         cdef bint fresh = not client.changes or self.changed(client, delivery)
-        if client.own.count and own_take(&client.own, delivery.channel, delivery.digest):
+        if client.own != NULL and own_take(&client.own, delivery.channel, delivery.digest):
             self.expecting -= 1
             return True
         return client.last_run == delivery.run or not fresh
@@ -469,6 +478,6 @@ cdef class Fanout:
         """Copies of the connection's publishes up to this one can no longer come."""
         cdef Client *client = &connection.client
         self.settle()
-        self.expecting -= client.own.count
+        self.expecting -= expected_by(client)
         own_forget(&client.own, publish)
-        self.expecting += client.own.count
+        self.expecting += expected_by(client)

@@ -37,16 +37,17 @@ cdef struct Expected:
 
 
 cdef struct OwnCopies:
-    Expected *items
+    # Those that one client expects, oldest first; NULL where it expects none, as most do.
     uint32_t first
     uint32_t count
     uint32_t room
+    Expected items[1]
 
 
-cdef bint own_expect(OwnCopies *own, void *channel, uint64_t digest, uint64_t publish) noexcept nogil
-cdef bint own_take(OwnCopies *own, void *channel, uint64_t digest) noexcept nogil
-cdef void own_forget(OwnCopies *own, uint64_t publish) noexcept nogil
-cdef void own_free(OwnCopies *own) noexcept nogil
+cdef bint own_expect(OwnCopies **own, void *channel, uint64_t digest, uint64_t publish) noexcept nogil
+cdef bint own_take(OwnCopies **own, void *channel, uint64_t digest) noexcept nogil
+cdef void own_forget(OwnCopies **own, uint64_t publish) noexcept nogil
+cdef void own_free(OwnCopies **own) noexcept nogil
 
 
 cdef uint64_t digest_of(bytes payload, bint text)

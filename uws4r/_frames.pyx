@@ -277,60 +277,64 @@ cdef uint64_t digest_of(bytes payload, bint text):
     return <uint64_t>hash(payload) ^ (<uint64_t>text << 63)
 
 
-cdef bint own_expect(OwnCopies *own, void *channel, uint64_t digest, uint64_t publish) noexcept nogil:
-    cdef Expected *larger
+cdef bint own_expect(OwnCopies **own, void *channel, uint64_t digest, uint64_t publish) noexcept nogil:
+    cdef OwnCopies *copies = own[0]
     cdef Expected *new
     cdef uint32_t room
-    if own.first + own.count == own.room:
-        if own.first:
-            memmove(own.items, own.items + own.first, own.count * sizeof(Expected))
-            own.first = 0
-        else:
-            room = own.room * 2 if own.room else 2
-            larger = <Expected *>realloc(own.items, room * sizeof(Expected))
-            if larger == NULL:
-                return False
-            own.items = larger
-            own.room = room
-    new = &own.items[own.first + own.count]
+    if copies != NULL and copies.first:
+        memmove(copies.items, copies.items + copies.first, copies.count * sizeof(Expected))
+        copies.first = 0
+    if copies == NULL or copies.count == copies.room:
+        room = copies.room * 2 if copies != NULL else 2
+        copies = <OwnCopies *>realloc(copies, sizeof(OwnCopies) + room * sizeof(Expected))
+        if copies == NULL:
+            return False
+        if own[0] == NULL:
+            copies.first = copies.count = 0
+        copies.room = room
+        own[0] = copies
+    new = &copies.items[copies.count]
     new.channel = channel
     new.digest = digest
     new.publish = publish
-    own.count += 1
+    copies.count += 1
     return True
 
 
-cdef bint own_take(OwnCopies *own, void *channel, uint64_t digest) noexcept nogil:
+cdef bint own_take(OwnCopies **own, void *channel, uint64_t digest) noexcept nogil:
     # Use up the oldest expected copy that matches. Redis works through publishes in order,
     # so that is the very first, unless a copy has gone astray.
-    cdef Expected *oldest = own.items + own.first
+    cdef OwnCopies *copies = own[0]
+    cdef Expected *oldest = copies.items + copies.first
     cdef uint32_t i
-    for i in range(own.count):
+    for i in range(copies.count):
         if oldest[i].channel == channel and oldest[i].digest == digest:
-            own.count -= 1
-            if own.count == 0:
+            copies.count -= 1
+            if copies.count == 0:
                 own_free(own)
             elif i == 0:
-                own.first += 1
+                copies.first += 1
             else:
-                memmove(oldest + i, oldest + i + 1, (own.count - i) * sizeof(Expected))
+                memmove(oldest + i, oldest + i + 1, (copies.count - i) * sizeof(Expected))
             return True
     return False
 
 
-cdef void own_forget(OwnCopies *own, uint64_t publish) noexcept nogil:
+cdef void own_forget(OwnCopies **own, uint64_t publish) noexcept nogil:
     # Drop what the publishes up to and including this one still expect.
-    while own.count and own.items[own.first].publish <= publish:
-        own.first += 1
-        own.count -= 1
-    if own.count == 0:
+    cdef OwnCopies *copies = own[0]
+    if copies == NULL:
+        return
+    while copies.count and copies.items[copies.first].publish <= publish:
+        copies.first += 1
+        copies.count -= 1
+    if copies.count == 0:
         own_free(own)
 
 
-cdef void own_free(OwnCopies *own) noexcept nogil:
-    free(own.items)
-    own.items = NULL
-    own.first = own.count = own.room = 0
+cdef void own_free(OwnCopies **own) noexcept nogil:
+    free(own[0])
+    own[0] = NULL
 
 
 # Seconds between two copies of one publish; more and they are two messages with equal bytes.

@@ -509,7 +509,7 @@ cdef class Loop:
         """Report the connection in :meth:`due` after ``seconds``, to within a tick of 0.1 s; replaces the last."""
         cdef Client *client = &connection.client
         self.unset_timer(client)
-        client.due = (milliseconds() + <uint64_t>(seconds * 1000)) // TICK + 1
+        client.due = <uint32_t>((milliseconds() + <uint64_t>(seconds * 1000)) // TICK + 1)
         self.put(client)
 
     cdef void put(self, Client *client) noexcept nogil:
