@@ -9,6 +9,7 @@ from tests.support.modes import MODES, serve_in, stop
 from tests.support.process import worker_pid
 
 MANY = 5000  # websockets in one worker
+WARM = 1000  # of them, before memory is looked at
 COLUMNS = {
     "mode": "mode",
     "held": "websockets in one worker",
@@ -43,7 +44,7 @@ def compare_modes(lab: Lab) -> list[dict[str, Any]]:
             measured = cases.setdefault(mode, {})
             with served(lab, mode) as target:
                 for name, options in (
-                    ("idle", ("--mode", "idle", "--clients", MANY)),
+                    ("idle", ("--mode", "idle", "--clients", MANY - WARM, "--warm", WARM)),
                     ("handshakes", ("--mode", "handshake")),
                     ("fanout", ("--clients", 1000, "--window", "1,16")),
                 ):
