@@ -23,7 +23,7 @@ from tests.support.deployed import Emperor, Nginx
 from tests.support.native import PLUGINS, native
 from tests.support.process import descriptors, worker_pid
 from tests.support.servers import ROOT, SITE, RedisServer, Uwsgi, free_port, wait_until
-from tests.support.site import Site, site_env
+from tests.support.site import Site, serve, site_env
 from tests.support.wire import BINARY, TEXT, Client, Refused, close_frame, masked_frame
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -33,11 +33,20 @@ ECHO = "/ws/foo?subscribe-broadcast&publish-broadcast&echo"
 NATIVE = native()["options"]
 
 
+@pytest.fixture(scope="module")
+def _site(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, database: Path) -> Iterator[Site]:
+    site = serve(tmp_path_factory.mktemp("native"), redis_server, database, **native())
+    yield site
+    site.uwsgi.stop()
+
+
 @pytest.fixture
-def site(served: Callable[..., Site]) -> Iterator[Site]:
-    found = served(**native())
-    yield found
-    found.uwsgi.assert_healthy()
+def site(_site: Site) -> Iterator[Site]:
+    """A site in native mode with one worker, shared by the tests; Redis is empty."""
+    _site.redis.client.flushall()
+    yield _site
+    _site.close_clients()
+    _site.uwsgi.assert_healthy()
 
 
 # ---------------------------------------------------------------- the shield
