@@ -123,7 +123,8 @@ def main() -> None:
     unmet = [line for line in lines if not line.met]
     others = figures["others"]
     print(f"\nother processes meanwhile: {others['median']:.2f} of a core (median), at most {others['most']:.2f}")
-    print(f"{len(lines) - len(unmet)} of {len(lines)} met, after {(time.monotonic() - begin) / 60:.1f} minutes")
+    met = "" if told.modes else f"{len(lines) - len(unmet)} of {len(lines)} met, "
+    print(f"{met}after {(time.monotonic() - begin) / 60:.1f} minutes")
     if told.json:
         told.json.write_text(json.dumps(figures, indent=2))
     if told.picture:
