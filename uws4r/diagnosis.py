@@ -448,7 +448,8 @@ def _of_room(worker: dict[str, Any]) -> list[Finding]:
     limit = worker.get("descriptors")
     if not isinstance(limit, int) or limit < 0:  # -1: as many as there are
         return []
-    room = max(0, limit - SPARE_DESCRIPTORS)
+    each = 3 if (worker.get("server") or {}).get("mode") == "native" else 1
+    room = max(0, (limit - SPARE_DESCRIPTORS) // each)
     change = "uWSGI: max-fd = 65536 (and ulimit -n, or LimitNOFILE=, of what starts it)"
     wanted = (worker.get("settings") or {}).get("UWS4R_MAX_CONNECTIONS") or 0
     if wanted > room:

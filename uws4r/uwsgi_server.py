@@ -108,6 +108,7 @@ def about_server() -> dict[str, Any]:
         "version": _plain(uwsgi.version),
         "processes": uwsgi.numproc,
         "threads": _has_threads(),
+        "mode": conf.UWS4R_MODE,
         "options": {**{name: value for name, value in told.items() if value is not None}, **harmful_options()},
     }
 

@@ -207,6 +207,12 @@ def test_what_is_wrong_with_a_worker(change: dict[str, Any], state: str, seen: s
     assert advice in finding.change
 
 
+def test_a_websocket_in_native_mode_has_three_descriptors() -> None:
+    worker = {**WORKER, "descriptors": 1024, "server": {"mode": "native"}}
+    (finding,) = of_workers([worker], SETTINGS)
+    assert "room for 320 websockets" in finding.means
+
+
 def test_nothing_is_wrong_with_a_worker_that_says_less() -> None:
     """One of an older version, one without a limit."""
     assert of_workers([WORKER, {"host": "web1", "pid": 2}, {**WORKER, "descriptors": -1}], SETTINGS) == []

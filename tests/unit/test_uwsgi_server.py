@@ -51,6 +51,7 @@ def test_options_that_end_workers_are_warned_of_once(
         "version": "2.0.31",
         "processes": 2,
         "threads": True,
+        "mode": "detached",
         "options": {"http-socket": [":80", ":81"], "max-requests": "1000", "cheap": True},
     }
 

@@ -99,6 +99,8 @@ class Requests:
     def expect(self) -> None:
         """A request is about to become a websocket: :meth:`serve` will be called, or :meth:`give_up`."""
         self._coming += 1
+        # Without a pilot, orders for clients of its time may have been waiting for long; they are not for this one.
+        self._turns.once()
 
     def give_up(self) -> None:
         """The request did not become one."""
