@@ -37,7 +37,8 @@ static struct sigaction uwsgis[NSIG];
 static volatile sig_atomic_t signal_waits;
 
 static void hold(int number) {
-	if (in_round) signal_waits = number;
+	/* A child of a view has no round to end, and a handler of its own only after exec(). */
+	if (in_round && getpid() == uwsgi.mypid) signal_waits = number;
 	else uwsgis[number].sa_handler(number);
 }
 
@@ -58,14 +59,18 @@ static void begin_round(void) {
 
 	if (first) hold_signals();	/* uWSGI has set its own by now */
 	first = 0;
+	in_round = 1;	/* first of all, as waiting for the GIL takes a lock */
 	gil_real_get();
-	in_round = 1;
 }
 
 static void end_round(void) {
-	in_round = 0;
+	int number;
+
 	gil_real_release();
-	if (signal_waits) raise(signal_waits);
+	in_round = 0;
+	number = signal_waits;
+	signal_waits = 0;
+	if (number) raise(number);
 }
 
 static void take_gil(void) {
