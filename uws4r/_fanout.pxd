@@ -66,6 +66,8 @@ cdef class Fanout:
     cdef uint32_t delivery_count
     cdef uint32_t delivery_room
     cdef uint64_t expecting          # own copies expected by all clients together
+    cdef Connection published        # its copies of publishes up to ``published_number`` die with the next reply
+    cdef uint64_t published_number
     cdef Runs runs
     cdef public object on_tapped     # called with (connection, channel, payload, text, withheld)
     cdef public bytes control        # the name of the channel of orders for workers; None for none

@@ -346,9 +346,16 @@ cdef class Fanout:
             self.fan_out()
 
     def reply(self):
-        """A reply came over the link: what comes after it belongs to another publish."""
+        """
+        A reply came over the link, or none can come any more: what follows belongs to another publish.
+
+        Copies expected from before the last one do not come either.
+        """
         self.settle()
         self.runs.end()
+        if self.published is not None:
+            self.forget(self.published, self.published_number)
+            self.published = None
 
     cdef void fan_out(self) noexcept nogil:
         # Neighbours on one channel are handed out together: each listener's data is fetched once.
@@ -473,6 +480,12 @@ cdef class Fanout:
             if not own_expect(&client.own, <void *>channel, digest, publish):
                 raise MemoryError
             self.expecting += 1
+
+    def answered(self, Connection connection not None, uint64_t publish):
+        """Redis has answered this publish: the own copy has come, or comes right behind the answer."""
+        if connection.client.own != NULL:
+            self.published = connection
+            self.published_number = publish
 
     def forget(self, Connection connection not None, uint64_t publish):
         """Copies of the connection's publishes up to this one can no longer come."""

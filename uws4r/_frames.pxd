@@ -51,6 +51,7 @@ cdef void own_free(OwnCopies **own) noexcept nogil
 
 
 cdef uint64_t digest_of(bytes payload, bint text)
+cpdef bytes wrap(bytes payload, bint binary=*, tuple id=*)
 cdef tuple unwrap_payload(bytes data)
 
 

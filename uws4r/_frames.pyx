@@ -215,7 +215,7 @@ cdef enum:
     ENVELOPE_KNOWN = ENVELOPE_BINARY | ENVELOPE_ID
 
 
-def wrap(bytes payload not None, bint binary=False, tuple id=None):
+cpdef bytes wrap(bytes payload, bint binary=False, tuple id=None):
     """
     Return ``payload`` as it is stored and published in Redis: raw where raw bytes say all.
 

@@ -30,6 +30,7 @@ from uws4r._connection cimport (
     client_send,
 )
 from uws4r._fanout cimport Fanout
+from uws4r._pipeline cimport Pipeline, buffer_reserve
 
 
 cdef extern from "<sys/epoll.h>" nogil:
@@ -83,7 +84,8 @@ cdef enum:
     EVENTS = 512              # ready descriptors taken in one turn
     ARENA = 1 << 20           # bytes that one turn receives from all clients together
     CLIENT_SHARE = 1 << 16    # and from one of them
-    LINK_ROOM = 1 << 20       # bytes that one turn reads from the link
+    LINK_SHARE = 1 << 20      # bytes that one turn reads from the link
+    LINK_ROOM = 32 << 20      # and that may wait to be handled: as many as Redis keeps for a subscriber by itself
     TICK = 100                # milliseconds per slot of the timer wheel
     SLOTS = 256
     TAG_WAKE = 1              # what epoll reports instead of a client's address
@@ -112,17 +114,17 @@ cdef class Loop:
     cdef readonly bint woken        # this turn: another thread called wake()
     cdef readonly bint link_ready   # this turn: the link has something to read
     cdef readonly bint link_ended   # this turn: the link has come to its end
+    cdef readonly bint link_broken  # nothing can be written to it any more
     cdef bint lent                  # an engine waits for clients and link itself, each by its own descriptor
     cdef int epoll
     cdef int wake_fd
     cdef int timer_fd
+    cdef Pipeline link              # None while there is no link
     cdef int link_fd
     cdef bint link_raw
     cdef bint link_writing
     cdef size_t max_queue
     cdef uint8_t *arena
-    cdef uint8_t *link_room
-    cdef size_t link_size
     cdef epoll_event *events
     cdef Client **received
     cdef uint32_t received_count
@@ -140,10 +142,9 @@ cdef class Loop:
         self.max_queue = max_queue
         self.events = <epoll_event *>malloc(EVENTS * sizeof(epoll_event))
         self.arena = <uint8_t *>malloc(ARENA)
-        self.link_room = <uint8_t *>malloc(LINK_ROOM)
         self.received = <Client **>malloc(EVENTS * sizeof(Client *))
         self.wheel = <Client **>calloc(SLOTS, sizeof(Client *))
-        if not (self.events and self.arena and self.link_room and self.received and self.wheel):
+        if not (self.events and self.arena and self.received and self.wheel):
             raise MemoryError
         self.tick = milliseconds() // TICK
         self.connections = set()
@@ -158,7 +159,6 @@ cdef class Loop:
     def __dealloc__(self):
         free(self.events)
         free(self.arena)
-        free(self.link_room)
         free(self.received)
         free(self.trouble)
         free(self.wheel)
@@ -198,7 +198,6 @@ cdef class Loop:
         cdef size_t used = 0
         cdef Client *client
         self.received_count = 0
-        self.link_size = 0
         ready = epoll_wait(self.epoll, self.events, EVENTS, timeout)
         for i in range(ready):
             tag = self.events[i].data.u64
@@ -242,18 +241,24 @@ cdef class Loop:
 
     cdef void receive_link(self, uint32_t events) noexcept nogil:
         cdef ssize_t size
+        cdef size_t taken = 0
+        cdef uint8_t *room
         self.link_ready = True
         if not self.link_raw:
             return  # TLS: the link reads it itself
-        while self.link_size < LINK_ROOM:
-            size = recv(self.link_fd, self.link_room + self.link_size, LINK_ROOM - self.link_size, MSG_DONTWAIT)
+        while taken < LINK_SHARE and self.link.input.end - self.link.input.start < LINK_ROOM:
+            room = buffer_reserve(&self.link.input, LINK_SHARE - taken)
+            if room == NULL:
+                return  # no memory now: it stays readable
+            size = recv(self.link_fd, room, LINK_SHARE - taken, MSG_DONTWAIT)
             if size < 0 and errno == EINTR:
                 continue
             if size == 0 or (size < 0 and errno != EAGAIN and errno != EWOULDBLOCK):
                 self.link_ended = True
             if size <= 0:
                 return
-            self.link_size += size
+            self.link.took(size)
+            taken += size
 
     def received_from(self):
         """Return the connections that this turn received bytes or an end from."""
@@ -275,10 +280,6 @@ cdef class Loop:
         client.input_end = self.arena + size
         client.bytes_in += size
 
-    def link_data(self):
-        """Return the bytes that this turn read from the link."""
-        return PyBytes_FromStringAndSize(<char *>self.link_room, self.link_size)
-
     # ------------------------------------------------------------ clients
 
     def lend(self):
@@ -291,13 +292,14 @@ cdef class Loop:
     def take_back(self):
         """The opposite: the engine waits for nothing but :meth:`fileno` any more."""
         cdef Connection connection
-        cdef int link = self.link_fd
+        cdef Pipeline link = self.link
+        cdef int fd = self.link_fd
         self.lent = False
         for connection in self.connections:
             self.rearm(&connection.client)
-        if link >= 0:
+        if link is not None:
             self.unwatch_link()
-            self.watch_link(link, self.link_raw)
+            self.watch_link(link, fd, self.link_raw)
 
     def owns(self, int fd):
         """Whether ``fd`` is the loop's own epoll set, or a duplicate of it."""
@@ -348,8 +350,7 @@ cdef class Loop:
             c_close(fd)
         self.epoll = self.wake_fd = self.timer_fd = -1
         free(self.arena)
-        free(self.link_room)
-        self.arena = self.link_room = NULL
+        self.arena = NULL
 
     def half_close(self, Connection connection not None):
         """Tell the client that nothing more will come; once is enough."""
@@ -371,32 +372,38 @@ cdef class Loop:
 
     # ------------------------------------------------------------ the second half of a turn
 
-    def flush(self, bytes output not None, size_t offset):
+    def flush(self):
         """
-        Send what this turn has queued, the link's ``output`` from ``offset`` on first.
+        Send what this turn has queued: first what waits for the link, unless it writes itself.
 
         Returns:
-            ``(size, trouble)``: bytes that the link took (-1 when it is broken), and the connections that
-            are to be looked at: broken, slow, or flushed while lingering.
+            The connections that are to be looked at: broken, slow, or flushed while lingering. What became of the
+            link says :attr:`link_broken`.
         """
-        cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(output) + offset
-        cdef size_t size = PyBytes_GET_SIZE(output) - offset
-        cdef ssize_t taken = 0
-        cdef uint32_t i
+        cdef bint blocked = False
         self.trouble_count = 0
         with nogil:
-            if size and self.link_raw:
-                taken = send(self.link_fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)
-                if taken < 0 and (errno == EAGAIN or errno == EWOULDBLOCK or errno == EINTR):
-                    taken = 0
-                elif taken < 0:
-                    taken = -1
+            if self.link_fd >= 0 and self.link_raw:
+                blocked = self.write_link()
             self.fanout.fan_out()
             self.send_all()
         self.fanout.end_turn()
         if self.link_fd >= 0 and self.link_raw:
-            self.want_link_writable(taken >= 0 and <size_t>taken < size)
-        return taken, [<Connection><PyObject *>self.trouble[i].owner for i in range(self.trouble_count)]
+            self.want_link_writable(blocked)
+        return [<Connection><PyObject *>self.trouble[i].owner for i in range(self.trouble_count)]
+
+    cdef bint write_link(self) noexcept nogil:
+        # Whether something is left that the kernel has not taken.
+        cdef size_t waiting = self.link.output.end - self.link.output.start
+        cdef ssize_t size
+        if not waiting:
+            return False
+        size = send(self.link_fd, self.link.output.data + self.link.output.start, waiting, MSG_DONTWAIT | MSG_NOSIGNAL)
+        if size < 0:
+            self.link_broken = errno != EAGAIN and errno != EWOULDBLOCK and errno != EINTR
+            return not self.link_broken
+        self.link.gave(size)
+        return <size_t>size < waiting
 
     cdef void send_all(self) noexcept nogil:
         cdef uint32_t i
@@ -473,10 +480,12 @@ cdef class Loop:
 
     # ------------------------------------------------------------ the link's descriptor
 
-    def watch_link(self, int fd, bint raw):
+    def watch_link(self, Pipeline link not None, int fd, bint raw):
         """Watch the link's descriptor; ``raw`` ones are read and written here, others (TLS) by the link."""
         if not self.lent:
             self.watch(fd, EPOLL_CTL_ADD, EPOLLIN, TAG_LINK)
+        self.link = link
+        self.link_broken = False
         self.link_fd = fd
         self.link_raw = raw
         self.link_writing = False
@@ -486,7 +495,8 @@ cdef class Loop:
         if self.link_fd >= 0:
             epoll_ctl(self.epoll, EPOLL_CTL_DEL, self.link_fd, NULL)
             self.link_fd = -1
-            self.link_size = 0
+            self.link = None
+            self.link_broken = False
 
     def want_link_writable(self, bint wanted):
         """Wake up also when the link can be written to."""

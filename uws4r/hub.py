@@ -25,12 +25,12 @@ from uws4r._connection import Connection, Limits
 from uws4r._fanout import Channel, Fanout
 from uws4r._frames import encode_close, encode_frame, parse_close
 from uws4r._hub import Loop
+from uws4r._outbox import Outbox, Outgoing
 from uws4r.attachment import Attachment, HubOptions, Overrides
 from uws4r.counters import CLOSED, counters
 from uws4r.errors import ProtocolError
 from uws4r.heartbeat import Heartbeats
 from uws4r.keeper import LinkKeeper
-from uws4r.outbox import Outbox, Outgoing
 from uws4r.rfc6455 import CloseCode, Opcode
 from uws4r.threads import WorkerThreads
 
@@ -42,6 +42,7 @@ CLOSE_TIME = 5.0  # seconds that a client has to answer a close frame
 
 OPEN, CLOSING, LINGERING = 0, 1, 2  # uws4r._connection.State
 PAUSED_BY_OVERRIDES = 2  # a reason of Loop.pause
+TEXT, CLOSE, PING, PONG = map(int, (Opcode.TEXT, Opcode.CLOSE, Opcode.PING, Opcode.PONG))  # quicker to compare
 
 
 class Hub:
@@ -170,8 +171,10 @@ class Hub:
             heapq.heappop(self._calls)[2]()
 
     def _flush(self) -> None:
-        size, trouble = self.loop.flush(*self.keeper.output())
-        self.keeper.wrote(size)
+        self.keeper.write()
+        trouble = self.loop.flush()
+        if self.loop.link_broken:
+            self.keeper.lost("the connection is broken")
         for connection in trouble:
             self.guarded(self._look_at, connection)
 
@@ -279,14 +282,14 @@ class Hub:
         try:
             while connection.reads and (event := connection.next_event()) is not None:
                 opcode, payload = event
-                if opcode == Opcode.CLOSE:
+                if opcode == CLOSE:
                     self._closed_by_client(connection, payload)
                 elif not connection.is_open:
                     pass  # our close frame is out: nothing but the answer counts
-                elif opcode == Opcode.PING:
+                elif opcode == PING:
                     self.fanout.write(connection, Opcode.PONG, payload)
-                elif opcode != Opcode.PONG:
-                    self._message(connection, payload, opcode == Opcode.TEXT)
+                elif opcode != PONG:
+                    self._message(connection, payload, opcode == TEXT)
         except ProtocolError as error:
             self._fail(connection, error.close_code, str(error))
         if connection.ended and connection.queued:
@@ -523,7 +526,7 @@ class Hub:
         try:
             for connection in list(self.loop.connections):
                 self._fail(connection, *RESTART)
-            self.loop.flush(b"", 0)
+            self.loop.flush()
         finally:
             self._stop_now()
 

@@ -19,10 +19,10 @@ from redis.connection import Connection as RedisConnection
 from uws4r._connection import Connection
 from uws4r._fanout import Channel, Fanout
 from uws4r._hub import Loop
+from uws4r._outbox import Outbox
 from uws4r.connector import LONGEST_PAUSE, Connector
 from uws4r.errors import LinkError
 from uws4r.link import Link, is_replica, passes
-from uws4r.outbox import Outbox
 
 logger = logging.getLogger("uws4r.link")
 
@@ -93,7 +93,7 @@ class LinkKeeper:
 
     def opened(self, connection: RedisConnection) -> None:
         """A connection is made: it becomes the link."""
-        self.link = self._outbox.link = link = Link(connection, self._fanout.push, self._on_reply)
+        self.link = self._outbox.link = link = Link(connection, self._fanout.push, self._fanout.reply)
         self.links += 1
         self.since = time.monotonic()
         if self.links > 1:
@@ -101,7 +101,7 @@ class LinkKeeper:
             self._outbox.rest(min(LONGEST_PAUSE, self.since - self.connector.down_since) + OTHERS)
         self._asked_at = None
         self._look(link)
-        self._loop.watch_link(link.fileno(), link.raw)
+        self._loop.watch_link(link, link.fileno(), link.raw)
         if self._control is not None:
             link.subscribe(self._control, self._control_subscribed)
         # All in one go, one command for each: of several names in one command Redis would refuse all for one.
@@ -186,8 +186,6 @@ class LinkKeeper:
         try:
             if not link.raw:
                 link.read()
-            elif data := loop.link_data():
-                link.feed(data)
             self.more = link.dispatch(PUSHES_PER_TURN)
             if self._fanout.binary and not self._told_of_binary:
                 self._told_of_binary = True
@@ -198,28 +196,16 @@ class LinkKeeper:
         if (loop.link_ended or link.ended) and not self.more:
             self.lost("Redis closed the connection")
 
-    def output(self) -> tuple[bytes, int]:
-        """Return ``(bytes, offset)``: from the offset on the hub's loop is to write them. Over TLS they go out here."""
+    def write(self) -> None:
+        """Over TLS write what waits; else the hub's loop does it."""
         link = self.link
-        if link is None:
-            return b"", 0
-        if link.raw:
-            return link.output()
-        if link.has_output:
+        if link is not None and not link.raw and link.has_output:
             try:
                 link.write()
             except OSError as error:
                 self.lost(str(error))
             else:
                 self._loop.want_link_writable(link.has_output)
-        return b"", 0
-
-    def wrote(self, size: int) -> None:
-        """So many of the bytes of :meth:`output` are out; -1: the connection is broken."""
-        if size > 0:
-            self.link.wrote(size)  # type: ignore[union-attr]
-        elif size < 0:
-            self.lost("the connection is broken")
 
     # ------------------------------------------------------------ what a hub wants of Redis
 
@@ -251,10 +237,6 @@ class LinkKeeper:
             self.link.publish((channel,), data, 0, lambda context, reply: None)
 
     # ------------------------------------------------------------ replies
-
-    def _on_reply(self) -> None:
-        self._fanout.reply()
-        self._outbox.settle()
 
     def _fetched(self, context: tuple[Connection, int], reply: Any) -> None:
         connection, asked = context

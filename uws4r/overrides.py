@@ -17,10 +17,10 @@ from django.db import close_old_connections, reset_queries
 
 from uws4r._connection import Connection
 from uws4r._decoder import is_text
+from uws4r._outbox import Outgoing
 from uws4r.attachment import Attachment
 from uws4r.conf import conf
 from uws4r.hub import Hub
-from uws4r.outbox import Outgoing
 from uws4r.redis_store import RedisMessage, RedisStore
 from uws4r.rfc6455 import Opcode
 from uws4r.subscriber import RedisSubscriber

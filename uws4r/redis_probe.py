@@ -15,7 +15,8 @@ from uws4r.channels import channels_for
 from uws4r.conf import conf
 from uws4r.diagnosis import FAILED, OK, Finding
 from uws4r.errors import ConfigurationError
-from uws4r.link import PUBLISH_SCRIPT, open_connection
+from uws4r._pipeline import PUBLISH_SCRIPT
+from uws4r.link import open_connection
 from uws4r.orders import control_channel
 from uws4r.probe import within
 from uws4r.redis_clients import link_connection, make_client, site_client, where
@@ -142,7 +143,7 @@ def _attempts(client: redis.Redis, facility: str, timeout: float) -> Iterator[tu
         yield "PUBLISH", pattern, partial(client.publish, name, b"")
         yield "SET", pattern, partial(client.set, name, b"", ex=1)
         yield "MGET", pattern, partial(client.mget, [name])
-        yield "EVAL", pattern, partial(client.eval, PUBLISH_SCRIPT, 1, name, b"", 1)
+        yield "EVAL", pattern, partial(client.eval, PUBLISH_SCRIPT.decode(), 1, name, b"", 1)
     yield "MULTI", "", partial(_together, client, "MULTI")
     yield "EXEC", "", partial(_together, client, "MULTI", "EXEC")
 

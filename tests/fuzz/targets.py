@@ -453,7 +453,7 @@ class Bench:
                 hub.run_once(block=False)
             hub.run_once(block=False)
             hub.keeper.lost("the end")
-            hub.outbox._waiting.clear()
+            hub.outbox.waiting.clear()
             assert not hub.fanout.channels
             assert not hub.over
             return drained(client), drained(redis)

@@ -80,7 +80,7 @@ def test_publishes_that_redis_cannot_have_seen_go_out_on_the_next_link(
     for i in range(200):
         sender.send(f"{i:03d}" + "x" * 60_000)
     sender.ping()
-    assert bench.call(lambda: len(bench.hub.outbox._waiting)) > 0
+    assert bench.call(lambda: len(bench.hub.outbox.waiting)) > 0
     own_redis.stop(signal.SIGKILL)
     own_redis.start()
     received = [int(str(reader.receive())[:3])]

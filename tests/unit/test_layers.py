@@ -11,7 +11,7 @@ ORDER = [
     "rfc6455", "errors", "_deflate", "_decoder", "_frames", "channels", "conf", "redis_clients",
     "redis_store", "publisher",
     "subscriber", "orders",
-    "_connection", "_fanout", "_hub", "link", "connector", "attachment", "threads", "counters", "outbox", "heartbeat",
+    "_connection", "_fanout", "_pipeline", "_hub", "link", "connector", "attachment", "threads", "counters", "_outbox", "heartbeat",
     "keeper", "hub", "sessions", "control", "engines.thread", "engines.turns", "engines.gevent", "shield",
     "engines.native", "engines", "worker",
     "handshake", "detached", "native", "logins", "access", "admission", "overrides", "application", "checks",

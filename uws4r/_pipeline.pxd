@@ -1,0 +1,37 @@
+# What the C loop needs of a link: room for what Redis says, and what waits to be said to it.
+
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+
+cdef struct Buffer:
+    uint8_t *data
+    size_t start  # what lies before it has been used up
+    size_t end
+    size_t room
+
+
+cdef uint8_t *buffer_reserve(Buffer *buffer, size_t size) noexcept nogil
+
+
+cdef class Pipeline:
+    cdef Buffer input
+    cdef Buffer output
+    cdef object on_push
+    cdef object on_reply
+    cdef object reader       # hiredis'
+    cdef object nothing      # what it returns where nothing is whole
+    cdef object awaited      # a deque of commands without an answer
+    cdef uint64_t queued     # bytes that commands have made, ever
+    cdef uint64_t written    # of those, handed to the kernel
+    cdef public bint heard
+
+    cdef void took(self, size_t size) noexcept nogil
+    cdef void gave(self, size_t size) noexcept nogil
+    cdef int reserve(self, size_t size) except -1
+    cdef void head(self, uint8_t kind, size_t number) noexcept
+    cdef void word(self, bytes word) noexcept
+    cdef int expect(self, answer, context) except -1
+    cdef int answered(self, reply) except -1
+    cdef object parsed(self, const uint8_t *data, size_t size)
+    cdef bint ready(self) except -1
+    cpdef publish(self, tuple names, bytes data, int64_t expire, answer, context=*)
