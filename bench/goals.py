@@ -90,14 +90,21 @@ def spread(lab: Lab) -> list[Line]:
 
 
 def echo(lab: Lab) -> list[Line]:
-    progress("\necho ")
-    with lab.ceiling() as ceiling, lab.uws4r() as uws4r:
+    lines = []
+    for what, settings in (
+        ("100 clients publish and wait", {"WS4REDIS_EXPIRE": 0}),  # the ceiling stores nothing, either
+        ("100 clients publish, with storing, and wait", {}),
+    ):
+        progress("\necho ")
+        with lab.ceiling() as ceiling, lab.uws4r(settings) as uws4r:
 
-        def run(target: Target) -> list[Any]:
-            return lab.load(target, target.url("e{i}", target.echo_query), "--mode", "echo", "--clients", 100)["cases"]
+            def run(target: Target) -> list[Any]:
+                url = target.url("e{i}", target.echo_query)
+                return lab.load(target, url, "--mode", "echo", "--clients", 100)["cases"]
 
-        [measured] = lab.interleaved([ceiling, uws4r], run)
-        return [Line(3, "100 clients publish and wait", ratio(measured, per_second), 0.7, note=compared(measured))]
+            [measured] = lab.interleaved([ceiling, uws4r], run)
+            lines.append(Line(3, what, ratio(measured, per_second), 0.7, note=compared(measured)))
+    return lines
 
 
 # ---------------------------------------------------------------- 4 to 6: a worker's own

@@ -86,6 +86,8 @@ cdef enum:
     CLIENT_SHARE = 1 << 16    # and from one of them
     LINK_SHARE = 1 << 20      # bytes that one turn reads from the link
     LINK_ROOM = 32 << 20      # and that may wait to be handled: as many as Redis keeps for a subscriber by itself
+    GRACE = 1                 # milliseconds for more calls, where others came within
+    RUSH = 2                  # so many before
     TICK = 100                # milliseconds per slot of the timer wheel
     SLOTS = 256
     TAG_WAKE = 1              # what epoll reports instead of a client's address
@@ -112,6 +114,8 @@ cdef class Loop:
 
     cdef readonly set connections   # every one whose descriptor is open
     cdef readonly bint woken        # this turn: another thread called wake()
+    cdef bint waking                # wake() has been called, and what for has not been looked at yet
+    cdef uint64_t woken_at          # milliseconds: the last time
     cdef readonly bint link_ready   # this turn: the link has something to read
     cdef readonly bint link_ended   # this turn: the link has come to its end
     cdef readonly bint link_broken  # nothing can be written to it any more
@@ -183,7 +187,9 @@ cdef class Loop:
     def wake(self):
         """Make the running or the next :meth:`wait` return; the only method for other threads."""
         cdef uint64_t one = 1
-        c_write(self.wake_fd, &one, 8)
+        if not self.waking:
+            self.waking = True
+            c_write(self.wake_fd, &one, 8)
 
     def wait(self, bint block):
         """Wait until something is ready (or only look, without ``block``) and receive what is there."""
@@ -191,6 +197,8 @@ cdef class Loop:
         self.woken = self.link_ready = self.link_ended = False
         with nogil:
             self.receive(timeout)
+        if self.woken:
+            self.waking = False  # before the hub looks what for
 
     cdef void receive(self, int timeout) noexcept nogil:
         cdef int i, ready
@@ -199,6 +207,8 @@ cdef class Loop:
         cdef Client *client
         self.received_count = 0
         ready = epoll_wait(self.epoll, self.events, EVENTS, timeout)
+        if ready == 1 and timeout and self.events[0].data.u64 == TAG_WAKE:
+            ready = self.gather()
         for i in range(ready):
             tag = self.events[i].data.u64
             if tag == TAG_WAKE:
@@ -220,6 +230,20 @@ cdef class Loop:
                     used += self.receive_client(client, self.arena + used)
         if self.lent and self.link_fd >= 0:
             self.receive_link(EPOLLIN)
+
+    cdef int gather(self) noexcept nogil:
+        # In a rush of handshakes each of them wakes the hub, and a turn costs more than what it does for one. So it
+        # lets some of them come together, unless there is something else to do.
+        cdef uint64_t value, now = milliseconds()
+        cdef bint rush = now - self.woken_at < RUSH
+        cdef int ready
+        self.woken_at = now
+        if not rush:
+            return 1
+        c_read(self.wake_fd, &value, 8)
+        self.woken = True
+        ready = epoll_wait(self.epoll, self.events, EVENTS, GRACE)
+        return ready if ready > 0 else 0
 
     cdef size_t receive_client(self, Client *client, uint8_t *buffer) noexcept nogil:
         cdef ssize_t size = recv(client.fd, buffer, CLIENT_SHARE, MSG_DONTWAIT)
@@ -258,6 +282,8 @@ cdef class Loop:
             if size <= 0:
                 return
             self.link.took(size)
+            if <size_t>size < LINK_SHARE - taken:
+                return  # asking again would only be told EAGAIN
             taken += size
 
     def received_from(self):

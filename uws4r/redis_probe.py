@@ -11,11 +11,11 @@ from typing import Any
 
 import redis
 
+from uws4r._pipeline import PUBLISH_SCRIPT
 from uws4r.channels import channels_for
 from uws4r.conf import conf
 from uws4r.diagnosis import FAILED, OK, Finding
 from uws4r.errors import ConfigurationError
-from uws4r._pipeline import PUBLISH_SCRIPT
 from uws4r.link import open_connection
 from uws4r.orders import control_channel
 from uws4r.probe import within
