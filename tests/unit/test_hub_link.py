@@ -3,8 +3,10 @@
 import itertools
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from redis.backoff import NoBackoff
@@ -239,3 +241,17 @@ def test_many_clients_many_messages_nothing_lost_nothing_doubled(bench: Bench) -
         bench.redis.publish(f"broadcast:{k}", f"{k} {i}")
     for index, client in enumerate(clients):
         assert [client.receive() for _ in range(200)] == [f"{index % 7} {i}" for i in range(200)]
+
+
+def test_no_call_goes_unheard_however_many_threads_call(bench: Bench) -> None:
+    calls = 300
+
+    def caller() -> None:
+        for _ in range(calls):
+            done = threading.Event()
+            bench.hub.call_soon(done.set)
+            assert done.wait(10)
+
+    with ThreadPoolExecutor(4) as threads:
+        for each in [threads.submit(caller) for _ in range(4)]:
+            each.result()
