@@ -261,8 +261,10 @@ sanitize() {
     say "unit tests, with AddressSanitizer and UBSan"
     "${run[@]}" tests/unit --ignore tests/unit/test_js_client.py  # which runs in Node
     say "end-to-end tests, with both in uWSGI"
-    # At its end uWSGI gives back less than LeakSanitizer wants. Left out is what has no websockets in uWSGI, or measures.
-    ASAN_OPTIONS=detect_leaks=0 "${run[@]}" $(printf 'tests/e2e/test_%s.py ' \
+    # uWSGI reads beyond the end of its .ini files, and does not give everything back at its own end.
+    echo interceptor_via_fun:uwsgi_concat3n > ../suppressions
+    # Left out is what has no websockets in uWSGI, and what measures.
+    ASAN_OPTIONS=detect_leaks=0:suppressions=$PWD/../suppressions "${run[@]}" -m "not malloc" $(printf 'tests/e2e/test_%s.py ' \
         admin audiences bad_input handshake hostile logout modes native publishing redis serving stops stress)
 }
 

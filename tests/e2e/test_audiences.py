@@ -1,5 +1,6 @@
 """Who gets what: the four audiences, from a view, from the browser, from anywhere."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -128,7 +129,7 @@ def test_binary_stays_binary_and_text_stays_text(site: Site) -> None:
                     "import sys; from uws4r.publisher import RedisPublisher as P\n"
                     "P(facility='f', broadcast=True).publish_message('m'); assert 'uws4r.hub' not in sys.modules",
                 ],
-                env=site.env,
+                env={**os.environ, **site.env},
                 check=True,
             ),
             id="process without uWSGI",

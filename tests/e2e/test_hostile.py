@@ -19,6 +19,7 @@ def fronts(redis_server: RedisServer, database: Path) -> Iterator[dict[str, Site
         yield sites
 
 
+@pytest.mark.malloc
 def test_a_client_that_does_not_read_costs_its_queue_and_nothing_when_it_is_closed(served: Callable[..., Site]) -> None:
     print(slow.queue_limit(served(options=slow.OPTIONS), messages=2400))
 
@@ -39,14 +40,17 @@ def test_random_frames_hurt_nobody_else(served: Callable[..., Site]) -> None:
     print(noise.random_frames(served(), seconds=5, seed=random.randrange(1 << 32)))
 
 
+@pytest.mark.malloc
 def test_a_message_without_end_is_1009_and_its_memory_is_free_again(served: Callable[..., Site]) -> None:
     print(fragments.endless(served(), clients=20))
 
 
+@pytest.mark.malloc
 def test_fragments_of_one_byte_cost_at_most_twice_their_number(served: Callable[..., Site]) -> None:
     print(fragments.one_byte_fragments(served(), clients=500))
 
 
+@pytest.mark.malloc
 def test_three_thousand_connections_leave_nothing(served: Callable[..., Site], own_redis: RedisServer) -> None:
     site = served(redis=own_redis, options=("--disable-logging",))
     print(churn.churn(site, connections=3000, seed=random.randrange(1 << 32)))

@@ -149,6 +149,7 @@ def test_fragments_of_two_hundred_clients_do_not_meet(served: Callable[..., Site
     print(marks.marked_messages(served(**native()), clients=200, messages=2000, seed=random.randrange(1 << 32)))
 
 
+@pytest.mark.malloc
 def test_a_client_that_does_not_read_costs_its_queue(served: Callable[..., Site]) -> None:
     way = native(100, *slow.OPTIONS)
     print(slow.queue_limit(served(**way), messages=2400))
