@@ -29,7 +29,8 @@ cdef struct Client:
     uint32_t first        # index of the oldest frame in ``queue``
     uint32_t count        # frames waiting
     uint32_t room         # allocated
-    uint32_t dirty        # 1 + index in the hub's list of clients to write to, 0 for not in it
+    uint32_t place        # 1 + index in the loop's list of clients, 0 for not in it
+    uint32_t dirty        # the same in the hub's list of those to write to
     size_t sent           # bytes of the oldest frame that are out
     size_t queued         # bytes waiting, without those
     uint64_t last_run     # number of the last run of copies delivered

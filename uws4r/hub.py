@@ -260,7 +260,7 @@ class Hub:
             self.guarded(self._fail, connection, CloseCode.POLICY_VIOLATION, "a frame that did not become whole")
         if self.each_second is not None:
             self.each_second(expired)
-        self._ticking = bool(self.loop.connections)
+        self._ticking = self.loop.count > 0
         if self._ticking:
             self.call_later(1.0, self._tick)
 
@@ -453,7 +453,7 @@ class Hub:
             messages_out,
             bytes_out,
         )
-        if self.draining and not self.loop.connections:
+        if self.draining and not self.loop.count:
             self._stop_now()
 
     # ------------------------------------------------------------ overridden methods of subscribers
@@ -481,9 +481,9 @@ class Hub:
 
     def _stop(self) -> None:
         self.draining = True
-        for connection in list(self.loop.connections):
+        for connection in self.loop.connections:
             self._fail(connection, *RESTART)
-        if self.loop.connections:
+        if self.loop.count:
             self.call_later(STOP_TIME, self._stop_now)
         else:
             self._stop_now()
@@ -491,7 +491,7 @@ class Hub:
     def _stop_now(self) -> None:
         if self.stopped.is_set():
             return
-        for connection in list(self.loop.connections):
+        for connection in self.loop.connections:
             self._drop(connection)
         self.keeper.stop()
         self.stopped.set()
@@ -521,7 +521,7 @@ class Hub:
         """After an error that nothing else caught: close all clients, so that they come back to a new hub."""
         self.draining = self.over = True
         try:
-            for connection in list(self.loop.connections):
+            for connection in self.loop.connections:
                 self._fail(connection, *RESTART)
             self.loop.flush(b"", 0)
         finally:

@@ -302,7 +302,7 @@ class LinkKeeper:
         if not isinstance(reply, Exception) or isinstance(reply, LinkError) or self._passed_over(channel.name, reply):
             return
         self._outbox.log_refusal(f"SUBSCRIBE {channel.name!r}", reply)
-        for connection in list(self._loop.connections):
+        for connection in self._loop.connections:
             waits = connection.attachment is not None and channel in connection.attachment.channels
             if waits or self._fanout.listens(connection, channel):
                 self._refused(connection)
