@@ -198,6 +198,13 @@ cdef class Fanout:
         if joined == NULL:
             raise MemoryError
         client.joined = joined
+        cdef uint64_t *delivered
+        if client.changes:
+            delivered = <uint64_t *>realloc(client.delivered, (client.joined_count + 1) * sizeof(uint64_t))
+            if delivered == NULL:
+                raise MemoryError
+            client.delivered = delivered
+            delivered[client.joined_count] = 0
         cdef Client **larger
         if listeners.count == listeners.room:
             room = listeners.room * 2
@@ -213,7 +220,6 @@ cdef class Fanout:
             listeners.room = room
         joined[client.joined_count].channel = <void *>channel
         joined[client.joined_count].index = listeners.count
-        joined[client.joined_count].delivered = 0
         client.joined_count += 1
         places_of(listeners)[listeners.count] = client
         listeners.count += 1
@@ -232,13 +238,16 @@ cdef class Fanout:
     def leave(self, Connection connection not None, Channel channel not None):
         """Deliver nothing more of one channel to the connection."""
         cdef Client *client = &connection.client
-        cdef uint32_t i
+        cdef uint32_t i, after
         self.settle()
         for i in range(client.joined_count):
             if client.joined[i].channel == <void *>channel:
                 self.unlist(channel, client, client.joined[i].index)
                 client.joined_count -= 1
-                memmove(client.joined + i, client.joined + i + 1, (client.joined_count - i) * sizeof(Subscription))
+                after = client.joined_count - i
+                memmove(client.joined + i, client.joined + i + 1, after * sizeof(Subscription))
+                if client.changes:
+                    memmove(client.delivered + i, client.delivered + i + 1, after * sizeof(uint64_t))
                 return
 
     def channels_of(self, Connection connection not None):
@@ -257,7 +266,9 @@ cdef class Fanout:
             left.append(channel)
             self.unlist(channel, client, client.joined[i].index)
         free(client.joined)
+        free(client.delivered)
         client.joined = NULL
+        client.delivered = NULL
         client.joined_count = 0
         return left
 
@@ -431,9 +442,9 @@ cdef class Fanout:
         cdef uint32_t i
         for i in range(client.joined_count):
             if client.joined[i].channel == delivery.channel:
-                if client.joined[i].delivered == delivery.digest:
+                if client.delivered[i] == delivery.digest:
                     return False
-                client.joined[i].delivered = delivery.digest
+                client.delivered[i] = delivery.digest
         return True
 
     def greet(self, Connection connection not None, list values not None):
@@ -452,8 +463,8 @@ cdef class Fanout:
         for data in values:
             if isinstance(data, bytes) and data:
                 payload, text, _ = unwrap_payload(data)
-                if i < client.joined_count:
-                    client.joined[i].delivered = digest_of(payload, text)
+                if client.changes and i < client.joined_count:
+                    client.delivered[i] = digest_of(payload, text)
                 if payload and payload != self.heartbeat and (payload, text) not in seen:
                     seen.add((payload, text))
                     framed = self.greetings.get((payload, text))

@@ -466,7 +466,7 @@ cdef class Loop:
 
     cdef bint is_slow(self, Client *client) noexcept nogil:
         # One frame alone is always accepted, however large.
-        return client.queued > self.max_queue and client.count > 1
+        return client.queue != NULL and client.queue.queued > self.max_queue and client.queue.count > 1
 
     def slow(self, Connection connection not None):
         """Whether more waits for the connection than may."""

@@ -202,12 +202,12 @@ class Hub:
                 attachment.window,
                 attachment,
             )
+            connection.session, connection.expires = attachment.session, attachment.expires
             self.loop.add(connection)
         except Exception:
             logger.exception("%s cannot be attached", attachment.identity)
             attachment.abandon()
             return None
-        connection.session, connection.expires = attachment.session, attachment.expires
         if attachment.left is not None:
             self._left[connection] = attachment.left
         if attachment.overrides is not None:

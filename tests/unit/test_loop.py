@@ -103,3 +103,17 @@ def test_another_thread_may_look_while_clients_come_and_go(owner: Owner) -> None
         thread.join()
         sys.setswitchinterval(interval)
     assert not wrong
+
+
+def test_a_connection_says_who_it_is_and_what_its_session_is(owner: Owner) -> None:
+    connection = owner.add()
+    assert connection.identity == "test"
+    assert str(connection) == f"#{connection.fd} test"
+    assert connection.session is None
+    for key in ("a key", "Schlüssel", "\udc80"):  # the last one of a cookie that is no text
+        connection.session = key
+        assert connection.session == key
+    connection.session = None
+    assert connection.session is None
+    connection.expires = 1 << 33  # a site whose sessions last for centuries
+    assert connection.expires == (1 << 32) - 1
