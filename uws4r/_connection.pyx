@@ -116,7 +116,7 @@ uws4r_farewell = farewell
 # ---------------------------------------------------------------- the queue
 
 cdef Queue *more_room(Client *client) noexcept nogil:
-    # In the place of frames that have gone, or in a larger queue.
+    # In the place of frames that have gone, or in a larger queue: for one message, or for those of a busy turn.
     cdef Queue *queue = client.queue
     cdef Queue *larger
     cdef uint32_t room
@@ -124,7 +124,7 @@ cdef Queue *more_room(Client *client) noexcept nogil:
         memmove(queue.frames, queue.frames + queue.first, queue.count * sizeof(Frame *))
         queue.first = 0
         return queue
-    room = queue.room * 2 if queue != NULL else 4
+    room = 4 if queue == NULL else max(queue.room * 2, <uint32_t>16)
     larger = <Queue *>realloc(queue, sizeof(Queue) + (room - 1) * sizeof(Frame *))
     if larger == NULL:
         return NULL
