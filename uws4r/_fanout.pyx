@@ -15,6 +15,7 @@ from libc.string cimport memmove, memset
 
 from time import monotonic
 
+from uws4r._channel cimport Channel, Channels, Listeners, places_of
 from uws4r._connection cimport Client, Connection, Subscription, client_queue
 from uws4r._deflate cimport deflater_clear
 from uws4r._frames cimport (
@@ -36,36 +37,8 @@ cdef enum:
     BINARY = 2
 
 
-cdef inline Client **places_of(Listeners *listeners) noexcept nogil:
-    return &listeners.places.one if listeners.room == 1 else listeners.places.many
-
-
 cdef inline uint32_t expected_by(Client *client) noexcept nogil:
     return client.own.count if client.own != NULL else 0
-
-
-@cython.final
-@cython.no_gc
-cdef class Channel:
-    """
-    A Redis channel that this worker is subscribed to, and its listeners.
-
-    ``interest`` counts the connections that listen or wait to: the channel is kept while it is not 0.
-    """
-
-    def __cinit__(self, bytes name not None, facility):
-        memset(&self.listeners, 0, sizeof(Listeners))
-        self.listeners.room = 1
-        self.name = name
-        self.facility = facility
-        self.interest = 0
-
-    def __dealloc__(self):
-        if self.listeners.room > 1:
-            free(self.listeners.places.many)
-
-    def __len__(self):
-        return self.listeners.count
 
 
 @cython.final
@@ -83,7 +56,7 @@ cdef class Fanout:
     """The channels of a worker, their listeners, and the deliveries of the present turn."""
 
     def __cinit__(self):
-        self.channels = {}
+        self.channels = Channels()
         self.greetings = {}
         self.runs = Runs()
 
@@ -173,7 +146,8 @@ cdef class Fanout:
         cdef Channel channel = self.channels.get(name)
         cdef bint new = channel is None
         if new:
-            channel = self.channels[name] = Channel(name, facility)
+            channel = Channel(name, facility)
+            self.channels.add(channel)
         channel.interest += 1
         return channel, bool(new)
 
@@ -183,7 +157,7 @@ cdef class Fanout:
         if channel.interest:
             return False
         self.settle()  # deliveries point into the channel
-        del self.channels[channel.name]
+        self.channels.remove(channel)
         return True
 
     def join(self, Connection connection not None, Channel channel not None):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
+from uws4r._channel import Channel
 from uws4r._connection import Connection
-from uws4r._fanout import Channel
 from uws4r.rfc6455 import CloseCode
 
 

@@ -21,8 +21,9 @@ from typing import Any
 
 from redis.connection import Connection as RedisConnection
 
+from uws4r._channel import Channel
 from uws4r._connection import Connection, Limits
-from uws4r._fanout import Channel, Fanout
+from uws4r._fanout import Fanout
 from uws4r._frames import encode_close, encode_frame, parse_close
 from uws4r._hub import Loop
 from uws4r.attachment import Attachment, HubOptions, Overrides

@@ -16,8 +16,9 @@ from typing import Any
 import hiredis
 from redis.connection import Connection as RedisConnection
 
+from uws4r._channel import Channel
 from uws4r._connection import Connection
-from uws4r._fanout import Channel, Fanout
+from uws4r._fanout import Fanout
 from uws4r._hub import Loop
 from uws4r.connector import LONGEST_PAUSE, Connector
 from uws4r.errors import LinkError
