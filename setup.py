@@ -38,7 +38,7 @@ DIRECTIVES = {
     "auto_pickle": False,
 }
 
-MODULES = ["_deflate", "_decoder", "_frames", "_connection", "_fanout", "_pipeline", "_hub", "_outbox"]
+MODULES = ["_deflate", "_decoder", "_frames", "_connection", "_channel", "_fanout", "_pipeline", "_hub", "_outbox"]
 
 setup(
     ext_modules=cythonize(

@@ -65,9 +65,9 @@ def deflate(port: int) -> dict[str, int]:
     bench = Bench(server, HubOptions())  # type: ignore[arg-type]
     try:
         clients: list[Client] = [bench.open("broadcast:deflate", window=15) for _ in range(1000)]
-        connections = bench.hub.loop.connections
+        loop = bench.hub.loop
         wait_until(
-            lambda: bench.call(lambda: len(connections) == 1000 and all(c.attachment is None for c in connections)),
+            lambda: bench.call(lambda: loop.count == 1000 and all(c.attachment is None for c in loop.connections)),
             "all have joined",
         )
         text = "something to compress, " * 100

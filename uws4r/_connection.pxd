@@ -17,50 +17,59 @@ cdef enum State:
 cdef struct Subscription:
     void *channel       # a Channel of the hub, which outlives this entry
     uint32_t index      # of this client among the channel's listeners
-    uint64_t delivered  # digest of the last message, for ``&changes``
+
+
+cdef struct Queue:
+    # Frames that wait for one client, oldest first.
+    uint32_t first      # index of the oldest
+    uint32_t count
+    uint32_t room       # allocated
+    size_t sent         # bytes of the oldest frame that are out
+    size_t queued       # bytes waiting, without those
+    Frame *frames[1]
 
 
 cdef struct Client:
-    void *owner  # the Connection; alive as long as the hub's table holds it
-    Decoder *decoder  # NULL between two messages: an idle client needs none
+    # What a delivery touches comes first: 64 bytes, one line of the processor's cache.
+    Queue *queue          # NULL while nothing waits
+    OwnCopies *own
+    uint64_t last_run     # number of the last run of copies delivered
+    uint64_t bytes_out
+    uint32_t messages_out
+    uint32_t dirty        # 1 + index in the hub's list of clients to write to, 0 for not in it
+    uint32_t place        # the same in the loop's list of all clients
+    int fd
+    uint16_t close_code
+    uint8_t state         # a State
+    uint8_t echo
+    uint8_t changes
+    uint8_t writing       # EPOLLOUT is on
+    uint8_t window        # bits of what it inflates messages with (RFC 7692); 0: it takes none compressed
+    uint8_t paused        # why nothing is received, one bit for each reason; 0: it is
+    uint8_t tapped        # the hub hands over its messages, instead of queueing them
+    uint8_t half_closed
+    uint8_t pinged        # an unanswered ping is out
+    uint8_t ended         # end of input, or an error of the socket
+    uint8_t answered      # the client's close frame is here: nothing to wait for after the flush
+    # Then what receiving touches.
+    void *owner           # the Connection; alive as long as the loop's list holds it
+    Decoder *decoder      # NULL between two messages: an idle client needs none
     const uint8_t *input  # what this turn received, in the hub's arena
     const uint8_t *input_end
-    Frame **queue
-    uint32_t first        # index of the oldest frame in ``queue``
-    uint32_t count        # frames waiting
-    uint32_t room         # allocated
-    uint32_t dirty        # 1 + index in the hub's list of clients to write to, 0 for not in it
-    size_t sent           # bytes of the oldest frame that are out
-    size_t queued         # bytes waiting, without those
-    uint64_t last_run     # number of the last run of copies delivered
-    OwnCopies *own
-    Subscription *joined
-    uint32_t joined_count
-    int fd
     uint64_t bytes_in
-    uint64_t bytes_out
-    uint32_t messages_in
-    uint32_t messages_out
-    uint64_t opened       # milliseconds of the hub's clock
-    uint64_t heard        # the same, of the last bytes received
+    uint64_t heard        # milliseconds of the hub's clock, of the last bytes received
     double messages_until  # the same: up to when what the client has sent is its share
     double bytes_until
+    uint32_t messages_in
+    # And the rest.
+    uint32_t joined_count
+    Subscription *joined
+    uint64_t *delivered   # digests of the last message of each of them, for ``&changes``; NULL without
+    uint64_t opened       # milliseconds of the hub's clock
     Client *timer_next    # the timer wheel's list
     Client **timer_link   # what points to this client there, NULL when no timer is set
     uint32_t due          # tick of the wheel, since the machine has started
     uint32_t expires      # seconds of the epoch, when the session ends; 0: it has none that is known
-    uint16_t close_code
-    State state
-    uint8_t echo
-    uint8_t changes
-    uint8_t writing          # EPOLLOUT is on
-    uint8_t window        # bits of what it inflates messages with (RFC 7692); 0: it takes none compressed
-    uint8_t paused        # why nothing is received, one bit for each reason; 0: it is
-    uint8_t tapped           # the hub hands over its messages, instead of queueing them
-    uint8_t half_closed
-    uint8_t pinged           # an unanswered ping is out
-    uint8_t ended            # end of input, or an error of the socket
-    uint8_t answered         # the client's close frame is here: nothing to wait for after the flush
 
 
 cdef enum Sent:
@@ -86,14 +95,12 @@ cdef class Limits:
 
 @cython.final
 @cython.no_gc  # what it refers to never refers back
-cdef class Connection:
+cdef class Connection:  # without methods of C, a pointer to which each would hold
     cdef Client client
     cdef Limits limits
-    cdef readonly object identity
+    cdef bytes who            # bytes take 16 less than a str
     cdef public tuple publishes
-    cdef public object session
+    cdef bytes session_key    # None for none
     cdef readonly object expire
     cdef public object attachment
     cdef public str close_reason
-    cdef int event(self) except -1
-    cdef int count_input(self, size_t size, bint event) except -1

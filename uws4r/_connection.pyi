@@ -15,7 +15,7 @@ class Connection:
     def __new__(
         cls,
         fd: int,
-        identity: object,
+        identity: str,
         publishes: tuple[bytes, ...],
         expire: int,
         limits: Limits,
@@ -26,12 +26,15 @@ class Connection:
     ) -> Self: ...
     attachment: Any
     publishes: tuple[bytes, ...]
-    session: str | None
+    @property
+    def session(self) -> str | None: ...
+    @session.setter
+    def session(self, key: str | None) -> None: ...
     expires: int
     close_reason: str
     close_code: int
     @property
-    def identity(self) -> object: ...
+    def identity(self) -> str: ...
     @property
     def expire(self) -> int: ...
     def next_event(self) -> tuple[int, bytes] | None: ...

@@ -6,7 +6,7 @@ It decides nothing: the hub does. It knows the codec; Redis and Django are unkno
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memmove, memset
 
@@ -74,10 +74,12 @@ cdef void farewell() noexcept nogil:
     # uWSGI calls no hook of Python's in a worker that is inside a request when it has to end. What is still open when
     # the process has done everything else gets its close frame (1012) here, from C.
     cdef size_t fd
+    cdef Client *client
     if open_in != getpid():  # a forked child ends, and its parent's clients are not its own
         return
     for fd in range(open_room):
-        if open_clients[fd] != NULL and open_clients[fd].state == OPEN and open_clients[fd].sent == 0:
+        client = open_clients[fd]
+        if client != NULL and client.state == OPEN and (client.queue == NULL or client.queue.sent == 0):
             send(<int>fd, b"\x88\x02\x03\xf4", 4, MSG_DONTWAIT | MSG_NOSIGNAL)
 
 
@@ -113,25 +115,37 @@ uws4r_farewell = farewell
 
 # ---------------------------------------------------------------- the queue
 
+cdef Queue *more_room(Client *client) noexcept nogil:
+    # In the place of frames that have gone, or in a larger queue: for one message, or for those of a busy turn.
+    cdef Queue *queue = client.queue
+    cdef Queue *larger
+    cdef uint32_t room
+    if queue != NULL and queue.first:
+        memmove(queue.frames, queue.frames + queue.first, queue.count * sizeof(Frame *))
+        queue.first = 0
+        return queue
+    room = 4 if queue == NULL else max(queue.room * 2, <uint32_t>16)
+    larger = <Queue *>realloc(queue, sizeof(Queue) + (room - 1) * sizeof(Frame *))
+    if larger == NULL:
+        return NULL
+    if queue == NULL:
+        memset(larger, 0, sizeof(Queue))
+    larger.room = room
+    client.queue = larger
+    return larger
+
+
 cdef bint client_queue(Client *client, Frame *frame) noexcept nogil:
     # Takes a hold of its own on the frame; False when there is no memory.
-    cdef Frame **larger
-    cdef uint32_t room
-    if client.first + client.count == client.room:
-        if client.first:
-            memmove(client.queue, client.queue + client.first, client.count * sizeof(Frame *))
-            client.first = 0
-        else:
-            room = client.room * 2 if client.room else 4
-            larger = <Frame **>realloc(client.queue, room * sizeof(Frame *))
-            if larger == NULL:
-                return False
-            client.queue = larger
-            client.room = room
+    cdef Queue *queue = client.queue
+    if queue == NULL or queue.first + queue.count == queue.room:
+        queue = more_room(client)
+        if queue == NULL:
+            return False
     frame.holders += 1
-    client.queue[client.first + client.count] = frame
-    client.count += 1
-    client.queued += frame.size
+    queue.frames[queue.first + queue.count] = frame
+    queue.count += 1
+    queue.queued += frame.size
     return True
 
 
@@ -139,36 +153,39 @@ cdef void forget_queue(Client *client) noexcept nogil:
     # An idle client costs no memory for its queue.
     free(client.queue)
     client.queue = NULL
-    client.first = client.count = client.room = 0
-    client.sent = client.queued = 0
 
 
 cdef void client_drop_queue(Client *client, bint keep_partial) noexcept nogil:
     # A frame that is out in part has to be completed before anything else may follow it.
-    cdef uint32_t i, kept = 1 if keep_partial and client.sent else 0
-    for i in range(kept, client.count):
-        client.queued -= client.queue[client.first + i].size
-        frame_release(client.queue[client.first + i])
-    client.count = kept
+    cdef Queue *queue = client.queue
+    cdef uint32_t i, kept
+    if queue == NULL:
+        return
+    kept = 1 if keep_partial and queue.sent else 0
+    for i in range(kept, queue.count):
+        queue.queued -= queue.frames[queue.first + i].size
+        frame_release(queue.frames[queue.first + i])
+    queue.count = kept
     if not kept:
         forget_queue(client)
 
 
 cdef void taken_by_kernel(Client *client, size_t size) noexcept nogil:
+    cdef Queue *queue = client.queue
     cdef Frame *frame
     client.bytes_out += size
-    client.queued -= size
-    size += client.sent
-    client.sent = 0
-    while client.count:
-        frame = client.queue[client.first]
+    queue.queued -= size
+    size += queue.sent
+    queue.sent = 0
+    while queue.count:
+        frame = queue.frames[queue.first]
         if size < frame.size:
-            client.sent = size
+            queue.sent = size
             return
         size -= frame.size
         frame_release(frame)
-        client.first += 1
-        client.count -= 1
+        queue.first += 1
+        queue.count -= 1
     forget_queue(client)
 
 
@@ -180,14 +197,16 @@ cdef Sent client_send(Client *client) noexcept nogil:
     cdef size_t whole
     cdef ssize_t size
     cdef Frame *frame
+    cdef Queue *queue
     memset(&message, 0, sizeof(message))
     message.msg_iov = pieces
-    while client.count:
-        count = client.count if client.count < PIECES else PIECES
+    while client.queue != NULL:
+        queue = client.queue
+        count = queue.count if queue.count < PIECES else PIECES
         whole = 0
         joined = 0
         for i in range(count):
-            frame = client.queue[client.first + i]
+            frame = queue.frames[queue.first + i]
             whole += frame.size
             if joined and <uint8_t *>pieces[joined - 1].iov_base + pieces[joined - 1].iov_len == frame.wire:
                 pieces[joined - 1].iov_len += frame.size
@@ -195,9 +214,9 @@ cdef Sent client_send(Client *client) noexcept nogil:
             pieces[joined].iov_base = frame.wire
             pieces[joined].iov_len = frame.size
             joined += 1
-        pieces[0].iov_base = <uint8_t *>pieces[0].iov_base + client.sent
-        pieces[0].iov_len -= client.sent
-        whole -= client.sent
+        pieces[0].iov_base = <uint8_t *>pieces[0].iov_base + queue.sent
+        pieces[0].iov_len -= queue.sent
+        whole -= queue.sent
         if joined == 1:
             size = send(client.fd, pieces[0].iov_base, pieces[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
         else:
@@ -233,6 +252,46 @@ cdef class Limits:
         self.per_byte = 1000.0 / byte_rate if byte_rate else 0.0
 
 
+# ---------------------------------------------------------------- what comes in
+
+cdef int decode(Connection connection) except -1:
+    # Up to the next event of this turn's input: 1 for one, 0 for none left.
+    cdef Client *client = &connection.client
+    cdef uint8_t *cursor = <uint8_t *>client.input
+    cdef Step step
+    if client.decoder == NULL:
+        client.decoder = decoder_new(connection.limits.message_size, client.window != 0)
+        if client.decoder == NULL:
+            raise MemoryError
+    step = decoder_step(client.decoder, &cursor, client.input_end)
+    count_input(client, connection.limits, cursor - client.input, step == STEP_EVENT)
+    client.input = cursor
+    if step == STEP_FAILED:
+        client.input = client.input_end
+        raise ProtocolError(client.decoder.failure.decode(), client.decoder.failure_code)
+    if step == STEP_NEED and decoder_idle(client.decoder):
+        decoder_free(client.decoder)
+        client.decoder = NULL
+    elif step == STEP_NEED and decoder_in_frame(client.decoder) and client.decoder.since == 0:
+        client.decoder.since = client.heard
+    return step == STEP_EVENT
+
+
+cdef int count_input(Client *client, Limits limits, size_t size, bint event) except -1:
+    # Each message and byte puts off the time up to which the client has had its share.
+    cdef double now = <double>client.heard
+    if event:
+        client.messages_until = max(client.messages_until, now) + limits.per_message
+        if client.decoder.packed and not client.decoder.opcode & 8:
+            size += client.decoder.payload_size
+    client.bytes_until = max(client.bytes_until, now) + limits.per_byte * size
+    if client.messages_until > now + BURST_TIME:
+        raise ProtocolError("too many messages", POLICY_VIOLATION)
+    if client.bytes_until > now + BURST_TIME:
+        raise ProtocolError("too many bytes", POLICY_VIOLATION)
+    return 0
+
+
 @cython.final
 @cython.no_gc
 cdef class Connection:
@@ -249,12 +308,10 @@ cdef class Connection:
         changes: Withhold a message equal to the one before on the same channel.
         window: Bits, where the handshake agreed on compressing messages (RFC 7692); else 0.
         attachment: What it waits to join; the hub clears it.
-
-    ``session`` is the key of the client's session, where it has one.
     """
 
     def __cinit__(
-        self, int fd, identity, tuple publishes, expire, Limits limits not None, bint echo, bint changes, int window,
+        self, int fd, str identity not None, tuple publishes, expire, Limits limits not None, bint echo, bint changes, int window,
         attachment,
     ):
         memset(&self.client, 0, sizeof(self.client))
@@ -264,7 +321,7 @@ cdef class Connection:
         self.client.echo = echo
         self.client.changes = changes
         self.client.window = <uint8_t>window
-        self.identity = identity
+        self.who = identity.encode()
         self.publishes = publishes
         self.expire = expire
         self.attachment = attachment
@@ -276,46 +333,24 @@ cdef class Connection:
         decoder_free(self.client.decoder)
         own_free(&self.client.own)
         free(self.client.joined)
+        free(self.client.delivered)
 
     def __str__(self):
         return f"#{self.client.fd} {self.identity}"
 
-    cdef int event(self) except -1:
-        # Decode up to the next event of this turn's input: 1 for one, 0 for none left.
-        cdef uint8_t *cursor = <uint8_t *>self.client.input
-        cdef Step step
-        if self.client.decoder == NULL:
-            self.client.decoder = decoder_new(self.limits.message_size, self.client.window != 0)
-            if self.client.decoder == NULL:
-                raise MemoryError
-        step = decoder_step(self.client.decoder, &cursor, self.client.input_end)
-        self.count_input(cursor - self.client.input, step == STEP_EVENT)
-        self.client.input = cursor
-        if step == STEP_FAILED:
-            self.client.input = self.client.input_end
-            raise ProtocolError(self.client.decoder.failure.decode(), self.client.decoder.failure_code)
-        if step == STEP_NEED and decoder_idle(self.client.decoder):
-            decoder_free(self.client.decoder)
-            self.client.decoder = NULL
-        elif step == STEP_NEED and decoder_in_frame(self.client.decoder) and self.client.decoder.since == 0:
-            self.client.decoder.since = self.client.heard
-        return step == STEP_EVENT
+    @property
+    def identity(self):
+        """Who it is, as the text that it was made with."""
+        return self.who.decode()
 
-    cdef int count_input(self, size_t size, bint event) except -1:
-        # Each message and byte puts off the time up to which the client has had its share.
-        cdef Limits limits = self.limits
-        cdef Client *client = &self.client
-        cdef double now = <double>client.heard
-        if event:
-            client.messages_until = max(client.messages_until, now) + limits.per_message
-            if client.decoder.packed and not client.decoder.opcode & 8:
-                size += client.decoder.payload_size
-        client.bytes_until = max(client.bytes_until, now) + limits.per_byte * size
-        if client.messages_until > now + BURST_TIME:
-            raise ProtocolError("too many messages", POLICY_VIOLATION)
-        if client.bytes_until > now + BURST_TIME:
-            raise ProtocolError("too many bytes", POLICY_VIOLATION)
-        return 0
+    @property
+    def session(self):
+        """The key of the client's session; None where it has none."""
+        return None if self.session_key is None else self.session_key.decode("utf-8", "surrogatepass")
+
+    @session.setter
+    def session(self, key):
+        self.session_key = None if key is None else str(key).encode("utf-8", "surrogatepass")
 
     def next_event(self):
         """
@@ -324,7 +359,7 @@ cdef class Connection:
         Raises:
             ProtocolError: The client broke RFC 6455; see :class:`~uws4r._frames.FrameDecoder`.
         """
-        if not self.event():
+        if not decode(self):
             return None
         return self.client.decoder.opcode, PyBytes_FromStringAndSize(
             <char *>self.client.decoder.payload, self.client.decoder.payload_size
@@ -337,7 +372,7 @@ cdef class Connection:
 
     def set_state(self, int state):
         """Go on to another ``State``; there is no way back."""
-        self.client.state = <State>state
+        self.client.state = <uint8_t>state
 
     def count_message(self):
         """One more message has come from the client."""
@@ -420,13 +455,13 @@ cdef class Connection:
         return self.client.expires
 
     @expires.setter
-    def expires(self, uint32_t expires):
-        self.client.expires = expires
+    def expires(self, uint64_t expires):
+        self.client.expires = <uint32_t>min(expires, <uint64_t>0xFFFFFFFF)  # in 2106: nobody stays so long
 
     @property
     def queued(self):
         """Bytes that wait for the client."""
-        return self.client.queued
+        return self.client.queue.queued if self.client.queue != NULL else 0
 
     @property
     def traffic(self):

@@ -3,22 +3,10 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from uws4r._channel cimport Channel, Channels, Listeners
 from uws4r._connection cimport Client, Connection
 from uws4r._deflate cimport Deflater
 from uws4r._frames cimport Frame, Runs
-
-
-cdef union Places:
-    Client *one     # while there is room for one, which is enough for most channels
-    Client **many
-
-
-cdef struct Listeners:
-    Places places
-    uint32_t count
-    uint32_t room
-    uint32_t changes  # how many of them want only changes
-    uint32_t tapped   # how many of them the hub takes messages for
 
 
 cdef struct Delivery:
@@ -38,15 +26,6 @@ cdef struct Tapped:
 
 
 @cython.final
-@cython.no_gc  # a name and a facility refer to nothing
-cdef class Channel:
-    cdef Listeners listeners
-    cdef readonly bytes name
-    cdef readonly object facility
-    cdef public uint32_t interest
-
-
-@cython.final
 @cython.no_gc
 cdef class Framed:
     cdef Frame *frame
@@ -55,7 +34,7 @@ cdef class Framed:
 
 @cython.final
 cdef class Fanout:
-    cdef readonly dict channels      # name -> Channel
+    cdef readonly Channels channels  # those that a connection listens or waits to
     cdef readonly uint64_t sent      # messages handed to clients' queues, ever
     cdef readonly uint64_t withheld  # not handed over because of the rules on duplicates, ever
     cdef readonly bint binary        # some message was not text

@@ -3,17 +3,8 @@ from typing import final
 
 from typing_extensions import Self
 
+from uws4r._channel import Channel, Channels
 from uws4r._connection import Connection
-
-@final
-class Channel:
-    def __new__(cls, name: bytes, facility: object) -> Self: ...
-    interest: int
-    @property
-    def name(self) -> bytes: ...
-    @property
-    def facility(self) -> object: ...
-    def __len__(self) -> int: ...
 
 @final
 class Fanout:
@@ -24,7 +15,7 @@ class Fanout:
     control: bytes | None
     on_control: Callable[[bytes], None] | None
     @property
-    def channels(self) -> dict[bytes, Channel]: ...
+    def channels(self) -> Channels: ...
     @property
     def sent(self) -> int: ...
     @property

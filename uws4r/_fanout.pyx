@@ -15,6 +15,7 @@ from libc.string cimport memmove, memset
 
 from time import monotonic
 
+from uws4r._channel cimport Channel, Channels, Listeners, places_of
 from uws4r._connection cimport Client, Connection, Subscription, client_queue
 from uws4r._deflate cimport deflater_clear
 from uws4r._frames cimport (
@@ -36,36 +37,8 @@ cdef enum:
     BINARY = 2
 
 
-cdef inline Client **places_of(Listeners *listeners) noexcept nogil:
-    return &listeners.places.one if listeners.room == 1 else listeners.places.many
-
-
 cdef inline uint32_t expected_by(Client *client) noexcept nogil:
     return client.own.count if client.own != NULL else 0
-
-
-@cython.final
-@cython.no_gc
-cdef class Channel:
-    """
-    A Redis channel that this worker is subscribed to, and its listeners.
-
-    ``interest`` counts the connections that listen or wait to: the channel is kept while it is not 0.
-    """
-
-    def __cinit__(self, bytes name not None, facility):
-        memset(&self.listeners, 0, sizeof(Listeners))
-        self.listeners.room = 1
-        self.name = name
-        self.facility = facility
-        self.interest = 0
-
-    def __dealloc__(self):
-        if self.listeners.room > 1:
-            free(self.listeners.places.many)
-
-    def __len__(self):
-        return self.listeners.count
 
 
 @cython.final
@@ -83,7 +56,7 @@ cdef class Fanout:
     """The channels of a worker, their listeners, and the deliveries of the present turn."""
 
     def __cinit__(self):
-        self.channels = {}
+        self.channels = Channels()
         self.greetings = {}
         self.runs = Runs()
 
@@ -173,7 +146,8 @@ cdef class Fanout:
         cdef Channel channel = self.channels.get(name)
         cdef bint new = channel is None
         if new:
-            channel = self.channels[name] = Channel(name, facility)
+            channel = Channel(name, facility)
+            self.channels.add(channel)
         channel.interest += 1
         return channel, bool(new)
 
@@ -183,7 +157,7 @@ cdef class Fanout:
         if channel.interest:
             return False
         self.settle()  # deliveries point into the channel
-        del self.channels[channel.name]
+        self.channels.remove(channel)
         return True
 
     def join(self, Connection connection not None, Channel channel not None):
@@ -198,6 +172,13 @@ cdef class Fanout:
         if joined == NULL:
             raise MemoryError
         client.joined = joined
+        cdef uint64_t *delivered
+        if client.changes:
+            delivered = <uint64_t *>realloc(client.delivered, (client.joined_count + 1) * sizeof(uint64_t))
+            if delivered == NULL:
+                raise MemoryError
+            client.delivered = delivered
+            delivered[client.joined_count] = 0
         cdef Client **larger
         if listeners.count == listeners.room:
             room = listeners.room * 2
@@ -213,7 +194,6 @@ cdef class Fanout:
             listeners.room = room
         joined[client.joined_count].channel = <void *>channel
         joined[client.joined_count].index = listeners.count
-        joined[client.joined_count].delivered = 0
         client.joined_count += 1
         places_of(listeners)[listeners.count] = client
         listeners.count += 1
@@ -232,13 +212,16 @@ cdef class Fanout:
     def leave(self, Connection connection not None, Channel channel not None):
         """Deliver nothing more of one channel to the connection."""
         cdef Client *client = &connection.client
-        cdef uint32_t i
+        cdef uint32_t i, after
         self.settle()
         for i in range(client.joined_count):
             if client.joined[i].channel == <void *>channel:
                 self.unlist(channel, client, client.joined[i].index)
                 client.joined_count -= 1
-                memmove(client.joined + i, client.joined + i + 1, (client.joined_count - i) * sizeof(Subscription))
+                after = client.joined_count - i
+                memmove(client.joined + i, client.joined + i + 1, after * sizeof(Subscription))
+                if client.changes:
+                    memmove(client.delivered + i, client.delivered + i + 1, after * sizeof(uint64_t))
                 return
 
     def channels_of(self, Connection connection not None):
@@ -257,7 +240,9 @@ cdef class Fanout:
             left.append(channel)
             self.unlist(channel, client, client.joined[i].index)
         free(client.joined)
+        free(client.delivered)
         client.joined = NULL
+        client.delivered = NULL
         client.joined_count = 0
         return left
 
@@ -438,9 +423,9 @@ cdef class Fanout:
         cdef uint32_t i
         for i in range(client.joined_count):
             if client.joined[i].channel == delivery.channel:
-                if client.joined[i].delivered == delivery.digest:
+                if client.delivered[i] == delivery.digest:
                     return False
-                client.joined[i].delivered = delivery.digest
+                client.delivered[i] = delivery.digest
         return True
 
     def greet(self, Connection connection not None, list values not None):
@@ -459,8 +444,8 @@ cdef class Fanout:
         for data in values:
             if isinstance(data, bytes) and data:
                 payload, text, _ = unwrap_payload(data)
-                if i < client.joined_count:
-                    client.joined[i].delivered = digest_of(payload, text)
+                if client.changes and i < client.joined_count:
+                    client.delivered[i] = digest_of(payload, text)
                 if payload and payload != self.heartbeat and (payload, text) not in seen:
                     seen.add((payload, text))
                     framed = self.greetings.get((payload, text))

@@ -8,7 +8,7 @@ Everything here belongs to the one thread that runs the hub, except :meth:`Loop.
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.ref cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
@@ -112,7 +112,9 @@ cdef class Loop:
         max_queue: Bytes that may wait for a client before it counts as slow.
     """
 
-    cdef readonly set connections   # every one whose descriptor is open
+    cdef Client **clients           # those whose descriptors are open; their connections are held
+    cdef readonly uint32_t count    # of them; for any thread
+    cdef uint32_t room
     cdef readonly bint woken        # this turn: another thread called wake()
     cdef bint waking                # wake() has been called, and what for has not been looked at yet
     cdef uint64_t woken_at          # milliseconds: the last time
@@ -151,7 +153,6 @@ cdef class Loop:
         if not (self.events and self.arena and self.received and self.wheel):
             raise MemoryError
         self.tick = milliseconds() // TICK
-        self.connections = set()
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
         self.wake_fd = c_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
         self.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
@@ -161,6 +162,7 @@ cdef class Loop:
         self.watch(self.timer_fd, EPOLL_CTL_ADD, EPOLLIN, TAG_TIMER)
 
     def __dealloc__(self):
+        self.let_go()
         free(self.events)
         free(self.arena)
         free(self.received)
@@ -317,12 +319,12 @@ cdef class Loop:
 
     def take_back(self):
         """The opposite: the engine waits for nothing but :meth:`fileno` any more."""
-        cdef Connection connection
         cdef Pipeline link = self.link
         cdef int fd = self.link_fd
+        cdef uint32_t i
         self.lent = False
-        for connection in self.connections:
-            self.rearm(&connection.client)
+        for i in range(self.count):
+            self.rearm(self.clients[i])
         if link is not None:
             self.unwatch_link()
             self.watch_link(link, fd, self.link_raw)
@@ -334,14 +336,32 @@ cdef class Loop:
         event.data.u64 = TAG_WAKE
         return epoll_ctl(fd, EPOLL_CTL_MOD, self.wake_fd, &event) == 0
 
+    @property
+    def connections(self):
+        """All connections whose descriptors are open, as they are now; for any thread."""
+        cdef uint32_t i
+        return [<Connection><PyObject *>self.clients[i].owner for i in range(self.count)]
+
     def add(self, Connection connection not None):
         """Take over a connection: from now on its descriptor is the loop's."""
         cdef Client *client = &connection.client
+        cdef uint32_t room
+        cdef Client **larger
+        if self.count == self.room:
+            room = self.room * 2 if self.room else 64
+            larger = <Client **>realloc(self.clients, room * sizeof(Client *))
+            if larger == NULL:
+                raise MemoryError
+            self.clients = larger
+            self.room = room
         self.watch(client.fd, EPOLL_CTL_ADD, 0 if self.lent else EPOLLIN, <uint64_t>client)
         if not client_remember(client):
             raise MemoryError
         client.opened = client.heard = milliseconds()
-        self.connections.add(connection)
+        Py_INCREF(connection)
+        self.clients[self.count] = client
+        self.count += 1
+        client.place = self.count
 
     def remove(self, Connection connection not None):
         """Close a connection's descriptor; it has to have left its channels."""
@@ -356,19 +376,34 @@ cdef class Loop:
         if not self.lent:  # or whoever waits for it finds it readable, and closes it
             c_close(fd)
         client.state = GONE
-        self.connections.discard(connection)
+        if client.place:  # the last one takes it
+            self.count -= 1
+            self.clients[client.place - 1] = self.clients[self.count]
+            self.clients[client.place - 1].place = client.place
+            client.place = 0
+            Py_DECREF(connection)
 
     def disown(self):
         """In a forked child: close the copies of all descriptors, and leave the parent's clients alone."""
-        cdef Connection connection
-        for connection in self.connections:
-            client_forget(&connection.client)
-            c_close(connection.client.fd)
-            connection.client.state = GONE
-        self.connections.clear()
+        cdef uint32_t i
+        for i in range(self.count):
+            client_forget(self.clients[i])
+            c_close(self.clients[i].fd)
+            self.clients[i].state = GONE
+        self.let_go()
         for fd in (self.epoll, self.wake_fd, self.timer_fd):
             c_close(fd)
         self.epoll = self.wake_fd = self.timer_fd = -1
+
+    cdef void let_go(self) noexcept:
+        cdef Client **clients = self.clients
+        cdef uint32_t i, count = self.count
+        self.clients = NULL
+        self.count = self.room = 0
+        for i in range(count):
+            clients[i].place = 0
+            Py_DECREF(<Connection><PyObject *>clients[i].owner)
+        free(clients)
 
     def close(self):
         """Give back descriptors and buffers, without waiting for the garbage collector; no turn may follow."""
@@ -464,7 +499,7 @@ cdef class Loop:
 
     cdef bint is_slow(self, Client *client) noexcept nogil:
         # One frame alone is always accepted, however large.
-        return client.queued > self.max_queue and client.count > 1
+        return client.queue != NULL and client.queue.queued > self.max_queue and client.queue.count > 1
 
     def slow(self, Connection connection not None):
         """Whether more waits for the connection than may."""
@@ -578,16 +613,16 @@ cdef class Loop:
             now: Seconds of the epoch.
         """
         cdef uint64_t earliest = milliseconds() - <uint64_t>(frame_timeout * 1000)
-        cdef Connection connection
         cdef Client *client
+        cdef uint32_t i
         cdef list stuck = [], expired = []
-        for connection in self.connections:
-            client = &connection.client
+        for i in range(self.count):
+            client = self.clients[i]
             if client.decoder != NULL and frame_timeout and client.decoder.since and client.decoder.since < earliest:
                 if not client.paused:
-                    stuck.append(connection)
+                    stuck.append(<Connection><PyObject *>client.owner)
             if client.expires and client.expires <= now:
-                expired.append(connection)
+                expired.append(<Connection><PyObject *>client.owner)
         return stuck, expired
 
     def due(self):

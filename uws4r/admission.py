@@ -28,7 +28,7 @@ def check_capacity(hub: Hub) -> None:
     if hub.draining:
         raise HandshakeError("The server restarts: come back in a moment", status=503)
     for most, name in ((conf.UWS4R_MAX_CONNECTIONS, "UWS4R_MAX_CONNECTIONS"), (hub.max_connections, "async = …")):
-        if not most or len(hub.loop.connections) < most:
+        if not most or hub.loop.count < most:
             continue
         logger.warning("%d connections, as many as %s allows: 503", most, name)
         raise HandshakeError("The server is full: come back later", status=503)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
+from uws4r._channel import Channel
 from uws4r._connection import Connection
-from uws4r._fanout import Channel
 from uws4r.rfc6455 import CloseCode
 
 
@@ -43,9 +43,9 @@ class Identity(NamedTuple):
         return cls(quote(address, safe=":"), quoted_user(user), quoted_path(path))
 
     @classmethod
-    def parsed(cls, text: object) -> "Identity":
+    def parsed(cls, text: str) -> "Identity":
         """Return what :meth:`__str__` has made a text of; connections keep it as one, which is smaller."""
-        address, _, rest = str(text).partition(" ")
+        address, _, rest = text.partition(" ")
         user, _, path = rest.partition(" ")
         return cls(address, user, path)
 

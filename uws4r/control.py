@@ -95,7 +95,7 @@ class Control:
                 for name in names:
                     index[section][name].append(order)
         everybodys = [order for order in orders if order.everybody]
-        for connection in list(self._hub.loop.connections):
+        for connection in self._hub.loop.connections:
             if connection.is_open:
                 for order in dict.fromkeys([*everybodys, *_for(index, connection)]):
                     order.met += 1
@@ -129,7 +129,7 @@ def _for(index: dict[str, dict[str, list[Order]]], connection: Connection) -> It
 def status(hub: Hub) -> dict[str, Any]:
     """Return the figures of a worker; times in seconds, sizes in bytes."""
     now = time.monotonic()
-    connections = list(hub.loop.connections)
+    connections = hub.loop.connections
     queues = [connection.queued for connection in connections]
     traffic = [connection.traffic for connection in connections]
     return {

@@ -21,8 +21,9 @@ from typing import Any
 
 from redis.connection import Connection as RedisConnection
 
+from uws4r._channel import Channel
 from uws4r._connection import Connection, Limits
-from uws4r._fanout import Channel, Fanout
+from uws4r._fanout import Fanout
 from uws4r._frames import encode_close, encode_frame, parse_close
 from uws4r._hub import Loop
 from uws4r._outbox import Outbox, Outgoing
@@ -205,12 +206,12 @@ class Hub:
                 attachment.window,
                 attachment,
             )
+            connection.session, connection.expires = attachment.session, attachment.expires
             self.loop.add(connection)
         except Exception:
             logger.exception("%s cannot be attached", attachment.identity)
             attachment.abandon()
             return None
-        connection.session, connection.expires = attachment.session, attachment.expires
         if attachment.left is not None:
             self._left[connection] = attachment.left
         if attachment.overrides is not None:
@@ -263,7 +264,7 @@ class Hub:
             self.guarded(self._fail, connection, CloseCode.POLICY_VIOLATION, "a frame that did not become whole")
         if self.each_second is not None:
             self.each_second(expired)
-        self._ticking = bool(self.loop.connections)
+        self._ticking = self.loop.count > 0
         if self._ticking:
             self.call_later(1.0, self._tick)
 
@@ -456,7 +457,7 @@ class Hub:
             messages_out,
             bytes_out,
         )
-        if self.draining and not self.loop.connections:
+        if self.draining and not self.loop.count:
             self._stop_now()
 
     # ------------------------------------------------------------ overridden methods of subscribers
@@ -484,9 +485,9 @@ class Hub:
 
     def _stop(self) -> None:
         self.draining = True
-        for connection in list(self.loop.connections):
+        for connection in self.loop.connections:
             self._fail(connection, *RESTART)
-        if self.loop.connections:
+        if self.loop.count:
             self.call_later(STOP_TIME, self._stop_now)
         else:
             self._stop_now()
@@ -494,7 +495,7 @@ class Hub:
     def _stop_now(self) -> None:
         if self.stopped.is_set():
             return
-        for connection in list(self.loop.connections):
+        for connection in self.loop.connections:
             self._drop(connection)
         self.keeper.stop()
         self.stopped.set()
@@ -524,7 +525,7 @@ class Hub:
         """After an error that nothing else caught: close all clients, so that they come back to a new hub."""
         self.draining = self.over = True
         try:
-            for connection in list(self.loop.connections):
+            for connection in self.loop.connections:
                 self._fail(connection, *RESTART)
             self.loop.flush()
         finally:

@@ -16,8 +16,9 @@ from typing import Any
 import hiredis
 from redis.connection import Connection as RedisConnection
 
+from uws4r._channel import Channel
 from uws4r._connection import Connection
-from uws4r._fanout import Channel, Fanout
+from uws4r._fanout import Fanout
 from uws4r._hub import Loop
 from uws4r._outbox import Outbox
 from uws4r.connector import LONGEST_PAUSE, Connector
@@ -284,7 +285,7 @@ class LinkKeeper:
         if not isinstance(reply, Exception) or isinstance(reply, LinkError) or self._passed_over(channel.name, reply):
             return
         self._outbox.log_refusal(f"SUBSCRIBE {channel.name!r}", reply)
-        for connection in list(self._loop.connections):
+        for connection in self._loop.connections:
             waits = connection.attachment is not None and channel in connection.attachment.channels
             if waits or self._fanout.listens(connection, channel):
                 self._refused(connection)

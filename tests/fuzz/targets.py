@@ -443,7 +443,7 @@ class Bench:
             if not choice & 1:
                 hub.keeper.opened(plug)  # type: ignore[arg-type]
             say(client, None)
-            while hub.loop.connections:
+            while hub.loop.count:
                 hub.run_once(block=False)
             hub.run_once(block=False)
             hub.keeper.lost("the end")

@@ -207,6 +207,19 @@ def test_changes_withholds_what_equals_the_message_before_on_the_channel(bench: 
     assert client.ping() == []
 
 
+def test_changes_remembers_the_other_channels_after_one_is_left(bench: Bench) -> None:
+    client = bench.join("broadcast:f", "user:john:f", "session:key:f", changes=True)
+    for number, channel in enumerate(("broadcast:f", "user:john:f", "session:key:f")):
+        bench.redis.publish(channel, f"{number}")
+        assert client.receive() == f"{number}"
+    connection = bench.connection_of(client)
+    bench.call(lambda: bench.hub.leave(connection, (b"user:",)))
+    for channel, message in (("broadcast:f", "0"), ("session:key:f", "2"), ("session:key:f", "new")):
+        bench.redis.publish(channel, message)
+    assert client.receive() == "new"
+    assert client.ping() == []
+
+
 def test_changes_compares_with_what_was_published_before_not_with_what_was_delivered(bench: Bench) -> None:
     """A switch: on (by another), off (by me, so withheld), on again has to come."""
     me = bench.join("broadcast:f", publish=("broadcast:f",), changes=True)

@@ -11,7 +11,7 @@ ORDER = [
     "rfc6455", "errors", "_deflate", "_decoder", "_frames", "channels", "conf", "redis_clients",
     "redis_store", "publisher",
     "subscriber", "orders",
-    "_connection", "_fanout", "_pipeline", "_hub", "link", "connector", "attachment", "threads", "counters",
+    "_connection", "_channel", "_fanout", "_pipeline", "_hub", "link", "connector", "attachment", "threads", "counters",
     "_outbox", "heartbeat", "keeper", "hub", "sessions", "control", "engines.thread", "engines.turns",
     "engines.gevent", "shield", "engines.native", "engines", "worker",
     "handshake", "detached", "native", "logins", "access", "admission", "overrides", "application", "checks",
@@ -78,7 +78,7 @@ def test_only_the_web_part_knows_the_web() -> None:
         for other in imported(modules()[name], everywhere=name != "redis_store"):
             assert not other.startswith(("django.db", "django.http", "django.contrib", "django.core.handlers")), name
             assert not (
-                name in ("hub", "keeper", "_hub", "_fanout", "link", "connector", "_connection")
+                name in ("hub", "keeper", "_hub", "_fanout", "_channel", "link", "connector", "_connection")
                 and other.startswith("django")
             ), name
 
