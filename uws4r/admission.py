@@ -53,17 +53,23 @@ class Census:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
 
-    def admit(self, who: Identity) -> Callable[[], None] | None:
+    def admit(self, identity: str) -> Callable[[], None] | None:
         """
         Count a websocket in; return what counts it out, None where nothing is counted.
 
+        Args:
+            identity: Who it is, as :class:`Identity` writes it.
         Raises:
             HandshakeError: 429, the address or the user has as many as it may.
         """
+        most_of_address, most_of_user = conf.UWS4R_MAX_CONNECTIONS_PER_IP, conf.UWS4R_MAX_CONNECTIONS_PER_USER
+        if not most_of_address and not most_of_user:
+            return None
+        who = Identity.parsed(identity)
         limits = {
             # Who came over a Unix socket, and through no proxy that says from where, has no address.
-            ("address", who.address): conf.UWS4R_MAX_CONNECTIONS_PER_IP if who.address != "unix" else 0,
-            ("user", who.user): conf.UWS4R_MAX_CONNECTIONS_PER_USER if who.user != "-" else 0,
+            ("address", who.address): most_of_address if who.address != "unix" else 0,
+            ("user", who.user): most_of_user if who.user != "-" else 0,
         }
         keys = [key for key, limit in limits.items() if limit]
         if not keys:

@@ -14,6 +14,8 @@ from uws4r.hub import Hub
 
 logger = logging.getLogger("uws4r.application")
 
+INTERNET = (int(socket.AF_INET), int(socket.AF_INET6))
+
 
 class Detached:
     """
@@ -50,9 +52,10 @@ class Detached:
 
 def without_delay(fd: int) -> int:
     """Switch Nagle's algorithm off on a TCP socket; joining small writes is the hub's job. Returns ``fd``."""
-    duplicate = socket.socket(fileno=fd)  # finds out the family by itself
+    # It finds out the family by itself, and needs two system calls more for what it is not told here.
+    duplicate = socket.SocketType(type=socket.SOCK_STREAM, proto=0, fileno=fd)
     try:
-        if duplicate.family in (socket.AF_INET, socket.AF_INET6):
+        if duplicate.family in INTERNET:
             duplicate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     finally:
         duplicate.detach()

@@ -6,6 +6,7 @@ Loaded by the handshake in an ordinary request; :func:`read_session` runs later,
 
 import logging
 import time
+from functools import lru_cache
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,26 @@ def loaded(value: Any) -> bool:
     return not (isinstance(value, LazyObject) and value._wrapped is empty)
 
 
+def claim(request: HttpRequest) -> str | None:
+    """Return the key of the session that a client claims to have."""
+    if "HTTP_COOKIE" not in request.META and "COOKIES" not in vars(request):  # nor has the site put any there
+        return None
+    return request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+
+
+@lru_cache(maxsize=4)
+def session_store(engine: str) -> type[SessionBase]:
+    """Return the class of a ``SESSION_ENGINE``."""
+    return import_module(engine).SessionStore
+
+
+def load_session(key: str) -> SessionBase:
+    """Return a session, loaded; a store forgets the key of one that is not there, so that its key is None then."""
+    session = session_store(settings.SESSION_ENGINE)(key)
+    session.get("")
+    return session
+
+
 def look(request: HttpRequest) -> None:
     """
     Load session and user of a request that claims to have a session, so that the websocket ends with that login.
@@ -37,7 +58,7 @@ def look(request: HttpRequest) -> None:
     Not where ``UWS4R_SESSION_CHECK`` is 0, nor where they cannot be read: nothing that the site asks for depends on it.
     """
     user = getattr(request, "user", None)
-    if not conf.UWS4R_SESSION_CHECK or settings.SESSION_COOKIE_NAME not in request.COOKIES or loaded(user):
+    if loaded(user) or claim(request) is None or not conf.UWS4R_SESSION_CHECK:
         return
     try:
         user.is_authenticated  # type: ignore[union-attr]  # noqa: B018 - loads both
@@ -52,13 +73,14 @@ def session_of(request: HttpRequest) -> tuple[str | None, int]:
     Where nobody has loaded the session the key is what the client claims, good for being closed by, and the time
     is 0.
     """
-    session = getattr(request, "session", None)
+    session: Any = getattr(request, "session", None)
     if session is not None and loaded(session):
+        session = getattr(session, "_wrapped", session)
         if not isinstance(session, SessionBase) or session.session_key is None:
             return getattr(session, "session_key", None), 0
         return session.session_key, int(time.time() + session.get_expiry_age())
-    claim = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
-    return (claim, 0) if claim and len(claim) <= LONGEST_CLAIM else (None, 0)
+    key = claim(request)
+    return (key, 0) if key and len(key) <= LONGEST_CLAIM else (None, 0)
 
 
 def read_session(key: str, user: str) -> int | None:
@@ -79,8 +101,7 @@ def read_session(key: str, user: str) -> int | None:
 
 
 def _read_session(key: str, user: str) -> int | None:
-    session = import_module(settings.SESSION_ENGINE).SessionStore(key)
-    session.get("")  # loads it; a store forgets the key of a session that is not there
+    session = load_session(key)
     if session.session_key is None:
         return None
     if user != "-":
