@@ -6,14 +6,17 @@ Loaded by the handshake in an ordinary request; :func:`read_session` runs later,
 
 import logging
 import time
-from functools import lru_cache
+from copy import copy
+from functools import cache, lru_cache
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.sessions.backends.base import SessionBase
+from django.core.cache.backends.redis import RedisCache, RedisCacheClient
 from django.db import close_old_connections, reset_queries
 from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
@@ -44,9 +47,37 @@ def session_store(engine: str) -> type[SessionBase]:
     return import_module(engine).SessionStore
 
 
+class _Clients(RedisCacheClient):
+    """
+    Makes one ``redis.Redis`` for each pool.
+
+    Django's makes one for each command, which takes two to three times as long as to read the session with it.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._client: Any = cache(self._client)
+
+
+_quick: WeakKeyDictionary[RedisCache, RedisCache] = WeakKeyDictionary()  # Django has a cache object for each thread
+
+
+def _quicker(slow: RedisCache) -> RedisCache:
+    """Return what does the same as a cache of Django's for Redis, in less time."""
+    quick = _quick.get(slow)
+    if quick is None:
+        quick = copy(slow)
+        vars(quick).pop("_cache", None)  # the client, where there is one already
+        quick._class = _Clients
+        _quick[slow] = quick
+    return quick
+
+
 def load_session(key: str) -> SessionBase:
     """Return a session, loaded; a store forgets the key of one that is not there, so that its key is None then."""
-    session = session_store(settings.SESSION_ENGINE)(key)
+    session: Any = session_store(settings.SESSION_ENGINE)(key)
+    if type(getattr(session, "_cache", None)) is RedisCache:
+        session._cache = _quicker(session._cache)
     session.get("")
     return session
 
