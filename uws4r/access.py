@@ -39,8 +39,8 @@ class RequestSignals:
     """
     Django's ``request_started`` and ``request_finished``, at which it opens and gives back database connections.
 
-    They are sent around what may use those: the session and its user, when somebody looks at them, and code of the
-    site. A handshake without either of them goes without: these two signals would take a sixth of its time.
+    They are sent around what may use those: the user, the session unless it is in Redis, when somebody looks at them,
+    and code of the site. A handshake without any of them goes without: these signals would take a sixth of its time.
     """
 
     __slots__ = ("_environ", "_over", "_sender", "_started")
@@ -118,26 +118,26 @@ def attach_session_and_user(request: HttpRequest) -> None:
         return
     # Neither knows the request itself: that would close a circle, and tens of thousands of them would wait for the
     # garbage collector.
-    start = request.signals.start if isinstance(request, Request) else None
-    session = SimpleLazyObject(lambda: _load(key, start))
+    start = request.signals.start if isinstance(request, Request) else _nothing
+    # What a client claims is no session: loading it forgets a key that the store does not know.
+    session = SimpleLazyObject(lambda: load_session(key, start))
     request.session = session
-    request.user = SimpleLazyObject(lambda: _user_of(session))
+    request.user = SimpleLazyObject(lambda: _user_of(session, start))
+
+
+def _nothing() -> None:
+    pass
 
 
 def _no_session() -> Any:
     return session_store(settings.SESSION_ENGINE)(None)
 
 
-def _load(key: str, start: Callable[[], None] | None) -> Any:
-    if start is not None:
-        start()
-    # What a client claims is no session: this forgets a key that the store does not know.
-    return load_session(key)
-
-
-def _user_of(session: Any) -> Any:
-    # get_user() asks for nothing but the session, and is slow to find out that it has no user.
-    return get_user(SimpleNamespace(session=session._wrapped)) if SESSION_KEY in session else _anonymous()
+def _user_of(session: Any, start: Callable[[], None]) -> Any:
+    if SESSION_KEY not in session:  # get_user() would be slow to find out
+        return _anonymous()
+    start()
+    return get_user(SimpleNamespace(session=session._wrapped))  # it asks for nothing else
 
 
 @lru_cache(maxsize=16)

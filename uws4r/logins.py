@@ -6,6 +6,7 @@ Loaded by the handshake in an ordinary request; :func:`read_session` runs later,
 
 import logging
 import time
+from collections.abc import Callable
 from copy import copy
 from functools import cache, lru_cache
 from importlib import import_module
@@ -16,6 +17,7 @@ from weakref import WeakKeyDictionary
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.backends.cache import SessionStore
 from django.core.cache.backends.redis import RedisCache, RedisCacheClient
 from django.db import close_old_connections, reset_queries
 from django.http import HttpRequest
@@ -73,11 +75,19 @@ def _quicker(slow: RedisCache) -> RedisCache:
     return quick
 
 
-def load_session(key: str) -> SessionBase:
-    """Return a session, loaded; a store forgets the key of one that is not there, so that its key is None then."""
+def load_session(key: str, start: Callable[[], None] | None = None) -> SessionBase:
+    """
+    Return a session, loaded; a store forgets the key of one that is not there, so that its key is None then.
+
+    Args:
+        start: Called before anything but Redis is asked, which may want a database connection.
+    """
     session: Any = session_store(settings.SESSION_ENGINE)(key)
-    if type(getattr(session, "_cache", None)) is RedisCache:
+    in_redis = type(getattr(session, "_cache", None)) is RedisCache
+    if in_redis:
         session._cache = _quicker(session._cache)
+    if start is not None and not (in_redis and type(session) is SessionStore):
+        start()
     session.get("")
     return session
 

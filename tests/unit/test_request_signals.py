@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
+from django.contrib.auth import SESSION_KEY
+from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.cache import SessionStore
 from django.core.exceptions import PermissionDenied
 from django.core.signals import request_finished, request_started
@@ -13,6 +15,8 @@ from django.http import HttpRequest
 from django.test import override_settings
 
 from tests.support.hubs import Bench
+from tests.support.servers import RedisServer
+from uws4r import access
 from uws4r.access import attach_session_and_user
 from uws4r.application import Application
 from uws4r.detached import Detached
@@ -104,6 +108,7 @@ def shake(bench: Bench) -> Iterator[Callable[..., str]]:
 
         application = kind(lambda: bench.hub, lambda environ: None, lambda: Detached(detach))
         application({**ENVIRON, "wsgi.input": io.BytesIO(), **changes}, start_response)
+        bench.call(lambda: None)  # the hub has taken it
         return statuses[0]
 
     yield shake
@@ -131,6 +136,25 @@ def test_they_are_around_the_session(shake: Callable[..., str], monkeypatch: pyt
         with override_settings(UWS4R_SESSION_CHECK=0):  # then nobody looks at it
             assert shake(HTTP_COOKIE=f"sessionid={session.session_key}") == "101"
         assert events == []
+
+
+def test_a_session_in_redis_needs_none_but_its_user_does(
+    shake: Callable[..., str], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": redis_server.url}
+    with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.cache", CACHES={"default": cache}):
+        monkeypatch.setattr(SessionStore, "load", noting("session", SessionStore.load))
+        monkeypatch.setattr(access, "get_user", noting("user", lambda request: AnonymousUser()))
+        for data, expected in (
+            ({"language": "en"}, ["session"]),
+            ({SESSION_KEY: "1"}, ["session", "started /ws/f", "user", "finished"]),
+        ):
+            session = SessionStore()
+            session.update(data)
+            session.save()
+            events.clear()
+            assert shake(HTTP_COOKIE=f"sessionid={session.session_key}") == "101"
+            assert events == expected
 
 
 @pytest.mark.parametrize(
