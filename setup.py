@@ -38,7 +38,7 @@ DIRECTIVES = {
     "auto_pickle": False,
 }
 
-MODULES = ["_deflate", "_decoder", "_frames", "_connection", "_fanout", "_hub"]
+MODULES = ["_deflate", "_decoder", "_frames", "_connection", "_fanout", "_hub", "_descriptors"]
 
 setup(
     ext_modules=cythonize(

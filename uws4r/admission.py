@@ -1,13 +1,13 @@
 """Whether there is room for one more websocket in this worker: descriptors, and shares of addresses and users."""
 
 import logging
-import os
 import resource
 import threading
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
+from uws4r._descriptors import lowest_free
 from uws4r.attachment import Identity
 from uws4r.conf import conf
 from uws4r.errors import HandshakeError
@@ -36,9 +36,7 @@ def check_capacity(hub: Hub) -> None:
     if hub.max_descriptors:
         limit = min(limit, hub.max_descriptors)
     try:
-        # The kernel gives out the lowest free number, so the next one tells how many are in use.
-        lowest = os.dup(hub.fileno())
-        os.close(lowest)
+        lowest = lowest_free(hub.fileno())  # tells how many are in use
     except OSError:
         lowest = limit
     if lowest + SPARE_DESCRIPTORS >= limit:

@@ -4,7 +4,6 @@ is over.
 """
 
 import logging
-import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,8 +12,6 @@ from uws4r.handshake import Accepted
 from uws4r.hub import Hub
 
 logger = logging.getLogger("uws4r.application")
-
-INTERNET = (int(socket.AF_INET), int(socket.AF_INET6))
 
 
 class Detached:
@@ -48,15 +45,3 @@ class Detached:
             return []
         hub.attach(attachment)
         return []
-
-
-def without_delay(fd: int) -> int:
-    """Switch Nagle's algorithm off on a TCP socket; joining small writes is the hub's job. Returns ``fd``."""
-    # It finds out the family by itself, and needs two system calls more for what it is not told here.
-    duplicate = socket.SocketType(type=socket.SOCK_STREAM, proto=0, fileno=fd)
-    try:
-        if duplicate.family in INTERNET:
-            duplicate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    finally:
-        duplicate.detach()
-    return fd
