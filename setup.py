@@ -38,7 +38,10 @@ DIRECTIVES = {
     "auto_pickle": False,
 }
 
-MODULES = ["_deflate", "_decoder", "_frames", "_connection", "_channel", "_fanout", "_pipeline", "_hub", "_outbox"]
+MODULES = [
+    "_deflate", "_decoder", "_frames", "_connection", "_channel", "_fanout", "_pipeline", "_hub", "_outbox",
+    "_descriptors",
+]  # fmt: skip
 
 setup(
     ext_modules=cythonize(

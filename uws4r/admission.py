@@ -1,13 +1,13 @@
 """Whether there is room for one more websocket in this worker: descriptors, and shares of addresses and users."""
 
 import logging
-import os
 import resource
 import threading
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
+from uws4r._descriptors import lowest_free
 from uws4r.attachment import Identity
 from uws4r.conf import conf
 from uws4r.errors import HandshakeError
@@ -36,9 +36,7 @@ def check_capacity(hub: Hub) -> None:
     if hub.max_descriptors:
         limit = min(limit, hub.max_descriptors)
     try:
-        # The kernel gives out the lowest free number, so the next one tells how many are in use.
-        lowest = os.dup(hub.fileno())
-        os.close(lowest)
+        lowest = lowest_free(hub.fileno())  # tells how many are in use
     except OSError:
         lowest = limit
     if lowest + SPARE_DESCRIPTORS >= limit:
@@ -53,17 +51,23 @@ class Census:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
 
-    def admit(self, who: Identity) -> Callable[[], None] | None:
+    def admit(self, identity: str) -> Callable[[], None] | None:
         """
         Count a websocket in; return what counts it out, None where nothing is counted.
 
+        Args:
+            identity: Who it is, as :class:`Identity` writes it.
         Raises:
             HandshakeError: 429, the address or the user has as many as it may.
         """
+        most_of_address, most_of_user = conf.UWS4R_MAX_CONNECTIONS_PER_IP, conf.UWS4R_MAX_CONNECTIONS_PER_USER
+        if not most_of_address and not most_of_user:
+            return None
+        who = Identity.parsed(identity)
         limits = {
             # Who came over a Unix socket, and through no proxy that says from where, has no address.
-            ("address", who.address): conf.UWS4R_MAX_CONNECTIONS_PER_IP if who.address != "unix" else 0,
-            ("user", who.user): conf.UWS4R_MAX_CONNECTIONS_PER_USER if who.user != "-" else 0,
+            ("address", who.address): most_of_address if who.address != "unix" else 0,
+            ("user", who.user): most_of_user if who.user != "-" else 0,
         }
         keys = [key for key, limit in limits.items() if limit]
         if not keys:

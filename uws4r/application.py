@@ -5,24 +5,26 @@ Every refusal is an HTTP status with one plain sentence; nothing of an exception
 """
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable
 from http.client import responses
 from typing import Any, Protocol
 
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
-from django.core.signals import request_finished, request_started
 from django.http import HttpRequest
 
 from uws4r import access
 from uws4r._connection import Connection
 from uws4r._decoder import is_text
 from uws4r.admission import census, check_capacity
-from uws4r.attachment import Attachment, Identity
+from uws4r.attachment import Attachment
 from uws4r.conf import conf
 from uws4r.counters import REFUSED, counters
 from uws4r.errors import ConfigurationError, HandshakeError
 from uws4r.handshake import (
+    EXTENSIONS,
+    PROTOCOL,
     Accepted,
     accept_headers,
     check_handshake,
@@ -37,6 +39,8 @@ from uws4r.redis_clients import redis_client
 from uws4r.subscriber import Recorder, RedisSubscriber, facility_of
 
 logger = logging.getLogger("uws4r.application")
+
+PLAIN_QUERY = re.compile("[a-z&-]{0,999}").fullmatch  # flags, and nothing to decode: no dictionary is made of it
 
 StartResponse = Callable[..., Callable[[bytes], object]]
 
@@ -102,7 +106,8 @@ class Application:
     @property
     def possible_channels(self) -> list[str]:
         """The flags that a URL may carry, besides ``echo`` and ``changes``."""
-        return [*self.Subscriber.subscription_channels, *self.Subscriber.publish_channels]
+        kind = self.Subscriber
+        return [*kind.subscription_channels, *kind.publish_channels]
 
     @property
     def websockets(self) -> set[Connection]:
@@ -129,34 +134,41 @@ class Application:
         flags = flags_of(request)
         return [flag for flag in self.possible_channels if flag in flags], "echo" in flags
 
+    def _is_the_sites(self) -> bool:
+        """Whether one of these methods is the site's own."""
+        return any(getattr(getattr(self, name), "__func__", None) is not ours for name, ours in _METHODS)
+
     # ------------------------------------------------------------ a request
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        # With these signals Django opens and gives back database connections.
-        request_started.send(sender=self.__class__, environ=environ)
+        signals = access.RequestSignals(type(self), environ)
         try:
-            return self._serve(environ, start_response)
+            return self._serve(environ, start_response, signals)
         finally:
-            request_finished.send(sender=self.__class__)
+            signals.finish()
 
-    def _serve(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    def _serve(
+        self, environ: dict[str, Any], start_response: StartResponse, signals: access.RequestSignals
+    ) -> Iterable[bytes]:
         try:
-            self.assure_protocol_requirements(environ)
+            if self._is_the_sites():
+                signals.start()
+                self.assure_protocol_requirements(environ)
             key = check_handshake(environ)  # a subclass may ask for more, not for less
-            protocol = choose_protocol(environ, conf.UWS4R_SUBPROTOCOLS)
+            protocol = choose_protocol(environ, conf.UWS4R_SUBPROTOCOLS) if PROTOCOL in environ else None
             self._require_server(environ)
             way = self._get_way()
-            compresses = way.compresses and conf.UWS4R_COMPRESSION is not None
+            compresses = EXTENSIONS in environ and way.compresses and conf.UWS4R_COMPRESSION is not None
             compression = choose_compression(environ) if compresses else None
             hub = self._hub = self._get_hub()
             check_capacity(hub)
             if not hub.keeper.connector.wait():
                 raise HandshakeError("The message queue cannot be reached: come back later", status=503)
-            attachment = self._negotiate(environ, hub)
+            attachment = self._negotiate(environ, hub, signals)
             if compression is not None:
                 attachment.window = compression.window
             headers = accept_headers(key, protocol, compression and compression.header)
-            attachment.left = census.admit(Identity.parsed(attachment.identity))
+            attachment.left = census.admit(attachment.identity)
         except HandshakeError as error:
             return refuse(start_response, error)
         except SuspiciousOperation as error:
@@ -173,10 +185,10 @@ class Application:
             return refuse(start_response, HandshakeError("The server could not open a websocket", status=500))
         return way.open(environ, start_response, hub, attachment, Accepted(key, protocol, headers))
 
-    def _negotiate(self, environ: dict[str, Any], hub: Hub) -> Attachment:
-        request = access.build_request(environ, self.process_request)
+    def _negotiate(self, environ: dict[str, Any], hub: Hub, signals: access.RequestSignals) -> Attachment:
+        request = access.build_request(environ, signals, self.process_request)
         access.check_origin(request)
-        subscriber = self._make_subscriber(hub)
+        subscriber = self._make_subscriber(hub, signals)
         channels, echo = self.process_subscriptions(request)
         subscriber.set_pubsub_channels(request, access.grant_channels(request, channels))
         greeting = Greeting()
@@ -220,16 +232,34 @@ class Application:
         calls_of(subscriber, hub, attachment)
         return attachment
 
-    def _make_subscriber(self, hub: Hub) -> RedisSubscriber:
-        made = self.Subscriber(redis_client() if self._redis_connection is None else self._redis_connection)
+    def _make_subscriber(self, hub: Hub, signals: access.RequestSignals) -> RedisSubscriber:
+        kind, connection = self.Subscriber, self._redis_connection
+        if kind is not RedisSubscriber:
+            signals.start()
+            connection = redis_client() if connection is None else connection
+        made = kind(connection)
         if not isinstance(made, RedisSubscriber):
             raise ConfigurationError("WS4REDIS_SUBSCRIBER must name a subclass of uws4r.subscriber.RedisSubscriber")
         made._link_descriptor = hub.keeper.descriptor
         return made
 
 
+# What a subclass may do otherwise, as it is here.
+_METHODS = [
+    (method.__name__, method)
+    for method in (
+        Application.assure_protocol_requirements,
+        Application.process_request,
+        Application.process_subscriptions,
+    )
+]
+
+
 def flags_of(request: HttpRequest) -> list[str]:
     """Return the names in the query of a websocket's URL."""
+    query = request.META.get("QUERY_STRING", "")
+    if PLAIN_QUERY(query) and "GET" not in vars(request):  # which the site may have replaced
+        return [flag for flag in query.split("&") if flag]
     return [flag.strip().lower() for flag in request.GET]
 
 

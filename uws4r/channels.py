@@ -106,6 +106,8 @@ def resolve(argument: str, names: Any, request: Any) -> list[str]:
     Raises:
         ValueError: Something else; or SELF, but no request to take it from.
     """
+    if names == ():
+        return []
     if names is True or isinstance(names, (str, SelfType)):
         warnings.warn(f"Wrap {argument}={names!r} into a list or tuple", DeprecationWarning, _outside())
         names = [SELF if names is True else names]
@@ -144,11 +146,9 @@ def channels_for(
         request: Where :data:`SELF` takes its names from; an anonymous user has none.
         prefix: Put in front of every name, without the separating colon.
     """
-    names = [
-        *(join_name(prefix, "session", key, facility) for key in resolve("sessions", sessions, request)),
-        *(join_name(prefix, "user", name, facility) for name in resolve("users", users, request)),
-        *(join_name(prefix, "group", name, facility) for name in resolve("groups", groups, request)),
-    ]
+    names = [join_name(prefix, "session", key, facility) for key in resolve("sessions", sessions, request)]
+    names += [join_name(prefix, "user", name, facility) for name in resolve("users", users, request)]
+    names += [join_name(prefix, "group", name, facility) for name in resolve("groups", groups, request)]
     if broadcast:
         names.append(join_name(prefix, "broadcast", None, facility))
     return [Channel(name, facility) for name in dict.fromkeys(names)]

@@ -11,6 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.utils.functional import empty
 
+attribute_of = object.__getattribute__
 EMBEDDED_REDIS = "UWS4R_EMBEDDED_REDIS"  # set by a runserver that has started a Redis, for its children
 
 
@@ -24,7 +25,7 @@ class Conf:
         if name in self.assigned:
             return self.assigned[name]
         # Not through the lazy object, which makes and catches two exceptions for each setting that a site has not made.
-        held = object.__getattribute__(settings, "_wrapped")
+        held = attribute_of(settings, "_wrapped")
         if held is empty:
             held = settings
         if name.startswith("WS4REDIS_"):

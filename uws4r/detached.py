@@ -4,7 +4,6 @@ is over.
 """
 
 import logging
-import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -46,14 +45,3 @@ class Detached:
             return []
         hub.attach(attachment)
         return []
-
-
-def without_delay(fd: int) -> int:
-    """Switch Nagle's algorithm off on a TCP socket; joining small writes is the hub's job. Returns ``fd``."""
-    duplicate = socket.socket(fileno=fd)  # finds out the family by itself
-    try:
-        if duplicate.family in (socket.AF_INET, socket.AF_INET6):
-            duplicate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    finally:
-        duplicate.detach()
-    return fd

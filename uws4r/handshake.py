@@ -7,9 +7,8 @@ Looks at the WSGI environ only; who the client is and what it may do is decided 
 """
 
 import re
-from base64 import b64decode
-from binascii import Error as Base64Error
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from uws4r.errors import HandshakeError
@@ -19,10 +18,19 @@ TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
 # RFC 6455 §9.1: a name, then parameters, whose values may be quoted.
 PARAMETER = re.compile(rf'\s*;\s*({TOKEN.pattern})(?:\s*=\s*("?)({TOKEN.pattern})\2)?\s*')
 WINDOW_BITS = re.compile("[89]|1[0-5]")
+PROTOCOL, EXTENSIONS = "HTTP_SEC_WEBSOCKET_PROTOCOL", "HTTP_SEC_WEBSOCKET_EXTENSIONS"  # in an environ
+SPOKEN = str(VERSION)  # in Sec-WebSocket-Version
+KEY = re.compile("[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 
 
 def _tokens(value: str) -> list[str]:
     return [token.strip() for token in value.split(",") if token.strip()]
+
+
+def _names(value: str, token: str) -> bool:
+    """Whether a list has a token, however it is spelled."""
+    value = value.lower()
+    return value == token or token in _tokens(value)
 
 
 def check_handshake(environ: Mapping[str, Any]) -> str:
@@ -34,24 +42,20 @@ def check_handshake(environ: Mapping[str, Any]) -> str:
     """
     if environ.get("REQUEST_METHOD") != "GET":
         raise HandshakeError("HTTP method must be a GET")
-    if "websocket" not in map(str.lower, _tokens(environ.get("HTTP_UPGRADE", ""))):
+    if not _names(environ.get("HTTP_UPGRADE", ""), "websocket"):
         raise HandshakeError("Client does not wish to upgrade to a websocket: this address speaks nothing else")
     if environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
         raise HandshakeError("HTTP server protocol must be 1.1")
-    if "upgrade" not in map(str.lower, _tokens(environ.get("HTTP_CONNECTION", ""))):
+    if not _names(environ.get("HTTP_CONNECTION", ""), "upgrade"):
         raise HandshakeError("The header Connection: Upgrade is missing")
-    if environ.get("HTTP_SEC_WEBSOCKET_VERSION", "").strip() != str(VERSION):
+    if environ.get("HTTP_SEC_WEBSOCKET_VERSION", "").strip() != SPOKEN:
         raise HandshakeError(
             f"The only version of the protocol spoken here is {VERSION}",
             status=426,
-            headers=(("Sec-WebSocket-Version", str(VERSION)), ("Upgrade", "websocket")),
+            headers=(("Sec-WebSocket-Version", SPOKEN), ("Upgrade", "websocket")),
         )
     key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "").strip()
-    try:
-        valid = len(b64decode(key, validate=True)) == 16
-    except (Base64Error, ValueError):
-        valid = False
-    if not valid:
+    if not KEY.fullmatch(key):
         raise HandshakeError("Sec-WebSocket-Key must be 16 bytes in base64")
     return key
 
@@ -65,7 +69,7 @@ def choose_protocol(environ: Mapping[str, Any], spoken: Sequence[str] = ()) -> s
     Raises:
         HandshakeError: The offer is not a list of tokens.
     """
-    offered = _tokens(environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", ""))
+    offered = _tokens(environ.get(PROTOCOL, ""))
     for name in offered:
         if not TOKEN.fullmatch(name):
             raise HandshakeError("Sec-WebSocket-Protocol must be a list of tokens")
@@ -95,7 +99,12 @@ def choose_compression(environ: Mapping[str, Any]) -> Compression | None:
     Raises:
         HandshakeError: The offers are no list of extensions.
     """
-    for name, parameters in list(_offers(environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS", ""))):
+    return _answer(environ.get(EXTENSIONS, ""))
+
+
+@lru_cache(maxsize=16)  # browsers have two ways to put it
+def _answer(header: str) -> Compression | None:
+    for name, parameters in list(_offers(header)):
         if name == "permessage-deflate" and (answer := _accept_offer(parameters)) is not None:
             return answer
     return None
@@ -157,7 +166,10 @@ def accept_headers(key: str, protocol: str | None = None, extensions: str | None
         headers.append(("Sec-WebSocket-Protocol", protocol))
     if extensions is not None:
         headers.append(("Sec-WebSocket-Extensions", extensions))
-    return checked_headers([*headers, ("Sec-WebSocket-Key", key)])[:-1]
+    given = f"{key}{protocol or ''}{extensions or ''}"  # in one look; the names are ours
+    if not given.isascii() or not given.isprintable():
+        raise ValueError(f"not a header of HTTP: {given!r}")
+    return headers
 
 
 def checked_headers(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

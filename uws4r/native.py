@@ -5,12 +5,11 @@ uWSGI sends the 101, the client's socket goes to the hub, and the request waits 
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from uws4r._descriptors import duplicate
 from uws4r.attachment import Attachment
-from uws4r.detached import without_delay
 from uws4r.engines.native import Requests
 from uws4r.handshake import Accepted, choose_protocol
 from uws4r.hub import Hub
@@ -51,7 +50,7 @@ class Native:
             server.websocket_handshake(key, "", protocol)
             early = server.uws4r.early()
             fd = server.connection_fd()
-            attachment.fd = without_delay(os.dup(fd))
+            attachment.fd = duplicate(fd)
             shield = Shield(server, fd)
         except OSError as error:
             logger.info("%s left during the handshake: %s", attachment.identity, error)

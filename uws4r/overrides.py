@@ -27,12 +27,13 @@ from uws4r.subscriber import RedisSubscriber
 
 logger = logging.getLogger("uws4r.subscriber")
 
+CALLED_LATER = ("parse_response", "publish_message", "release")
 ENOUGH = 100  # messages of a client that wait for publish_message(); then no more is received
 
 
 def overrides(subscriber: RedisSubscriber, method: str) -> bool:
     """Whether the subscriber's class has a method of its own."""
-    return getattr(getattr(subscriber, method), "__func__", None) is not getattr(RedisSubscriber, method)
+    return method in vars(subscriber) or getattr(type(subscriber), method) is not getattr(RedisSubscriber, method)
 
 
 def encoded(name: str | bytes) -> bytes:
@@ -68,11 +69,6 @@ class SubscriberCalls:
         self._running = False
         self._paused = False
         self._failed = False
-
-    @property
-    def any(self) -> bool:
-        """Whether there is anything to call."""
-        return self.takes_pushes or self.takes_messages or self._releases
 
     # ------------------------------------------------------------ called by the hub
 
@@ -199,7 +195,5 @@ class SubscriberCalls:
 
 def calls_of(subscriber: RedisSubscriber, hub: Hub, attachment: Attachment) -> None:
     """Keep a subscriber with its websocket, where its class overrides what is called then."""
-    calls = SubscriberCalls(subscriber, hub, hub.options.max_queue)
-    if calls.any:
-        subscriber._live = calls
-        attachment.overrides = calls
+    if any(overrides(subscriber, method) for method in CALLED_LATER):
+        subscriber._live = attachment.overrides = SubscriberCalls(subscriber, hub, hub.options.max_queue)

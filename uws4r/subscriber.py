@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from uws4r.channels import SELF, channels_for
+from uws4r.channels import AUDIENCES, SELF, channels_for
 from uws4r.conf import conf
 from uws4r.errors import ConfigurationError
 from uws4r.redis_clients import redis_client
@@ -66,13 +66,18 @@ class Recorder:
 
 
 class RecordingConnection:
-    """The site's Redis client for a subscriber: everything as it is, but that subscriptions are recorders."""
+    """
+    A Redis client for a subscriber: everything as it is, but that subscriptions are recorders.
 
-    def __init__(self, client: Any) -> None:
+    Args:
+        client: None for the site's, which most handshakes never ask for.
+    """
+
+    def __init__(self, client: Any = None) -> None:
         self._client = client
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
+        return getattr(redis_client() if self._client is None else self._client, name)
 
     def pubsub(self, **options: Any) -> Recorder:
         """Return a new recorder."""
@@ -106,7 +111,7 @@ class RedisSubscriber(RedisStore):
     publish_channels = ["publish-session", "publish-group", "publish-user", "publish-broadcast"]  # noqa: RUF012
 
     def __init__(self, connection: Any = None) -> None:
-        super().__init__(RecordingConnection(redis_client() if connection is None else connection))
+        super().__init__(RecordingConnection(connection))
         self._subscription = Recorder()
         self._live: Live | None = None  # when the websocket is open
         self._link_descriptor: Callable[[], int | None] = lambda: None
@@ -126,14 +131,18 @@ class RedisSubscriber(RedisStore):
         self._publishers.update(self._names(request, facility, "publish", channels))
 
     def _names(self, request: Any, facility: str, verb: str, channels: list[str]) -> list[str]:
+        asked = [audience for audience in AUDIENCES if f"{verb}-{audience}" in channels]
+        if not asked:
+            return []
+
         def own(audience: str) -> tuple[Any, ...]:
-            return (SELF,) if f"{verb}-{audience}" in channels else ()
+            return (SELF,) if audience in asked else ()
 
         found = channels_for(
             facility,
             prefix=conf.WS4REDIS_PREFIX,
             request=request,
-            broadcast=f"{verb}-broadcast" in channels,
+            broadcast="broadcast" in asked,
             groups=own("group"),
             users=own("user"),
             sessions=own("session"),

@@ -6,7 +6,6 @@ refuses the websockets themselves.
 """
 
 import logging
-import os
 from collections.abc import Callable
 from functools import cache, partial
 from importlib.util import find_spec
@@ -15,10 +14,10 @@ from typing import Any
 from django.apps import apps
 from redis.exceptions import RedisError
 
+from uws4r._descriptors import duplicate
 from uws4r.admission import SPARE_DESCRIPTORS
 from uws4r.checks import require_right_settings
 from uws4r.conf import conf
-from uws4r.detached import without_delay
 from uws4r.engines.native import run_in_requests
 from uws4r.engines.thread import run_in_thread
 from uws4r.errors import ConfigurationError
@@ -225,7 +224,7 @@ def detach(environ: dict[str, Any]) -> int:
     Raises:
         OSError: The client has gone, or this process is out of descriptors.
     """
-    return without_delay(os.dup(uwsgi.connection_fd()))
+    return duplicate(uwsgi.connection_fd())
 
 
 @cache

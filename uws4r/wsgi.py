@@ -7,7 +7,7 @@ Under uWSGI, loading fails with a :class:`~uws4r.errors.ConfigurationError` wher
 
 import os
 from collections.abc import Callable, Iterable
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import django
@@ -24,10 +24,16 @@ from uws4r.worker import make_hub
 
 def get_hub() -> Hub:
     """Return this worker's hub."""
-    is_native = conf.UWS4R_MODE == "native"
+    return worker_hub(_make_hub, stop_with_worker, _run_hub)
+
+
+def _make_hub() -> Hub:
     # uWSGI's async engine has tables with as many entries as there could be descriptors at its start.
-    make = partial(make_hub, read_session, about_server(), raise_limit=not is_native)
-    return worker_hub(make, stop_with_worker, engine())
+    return make_hub(read_session, about_server(), raise_limit=conf.UWS4R_MODE != "native")
+
+
+def _run_hub(hub: Hub) -> object:
+    return engine()(hub)
 
 
 detached = Detached(detach)

@@ -14,6 +14,7 @@ ORDER = [
     "_connection", "_channel", "_fanout", "_pipeline", "_hub", "link", "connector", "attachment", "threads", "counters",
     "_outbox", "heartbeat", "keeper", "hub", "sessions", "control", "engines.thread", "engines.turns",
     "engines.gevent", "shield", "engines.native", "engines", "worker",
+    "_descriptors",
     "handshake", "detached", "native", "logins", "access", "admission", "overrides", "application", "checks",
     "uwsgi_server", "wsgi",
     "settings", "exceptions", "uwsgi_runserver", "wsgi_server",
@@ -25,7 +26,7 @@ ORDER = [
 ]  # fmt: skip
 
 # Below this line Django's web part and the ORM may be used; above it nothing imports them.
-WEB = ORDER.index("handshake")
+WEB = ORDER.index("_descriptors")
 
 
 # What moves the bytes knows nothing of Django at all.

@@ -1,0 +1,92 @@
+"""How sessions are read: what is the same as Django does it, and what is quicker."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from django.contrib.sessions.backends.cache import SessionStore
+from django.core.cache import caches
+from django.test import override_settings
+
+from tests.support.servers import RedisServer, wait_until
+from uws4r.logins import load_session
+
+
+def cached_in(server: RedisServer, database: int = 0, **options: Any) -> Callable[..., Any]:
+    """Settings with which sessions are in Django's own cache for Redis."""
+    entry = {"BACKEND": "django.core.cache.backends.redis.RedisCache", **options}
+    return override_settings(
+        SESSION_ENGINE="django.contrib.sessions.backends.cache",
+        CACHES={"default": {**entry, "LOCATION": f"{server.url.rpartition('/')[0]}/{database}"}},
+    )
+
+
+def saved(**data: Any) -> str:
+    session = SessionStore()
+    session.update(data)
+    session.save()
+    assert session.session_key is not None
+    return session.session_key
+
+
+def test_a_session_in_djangos_redis_cache_costs_no_client(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    make = redis.Redis.__init__
+
+    def counted(self: redis.Redis, *arguments: Any, **options: Any) -> None:
+        made.append(self)
+        make(self, *arguments, **options)
+
+    with cached_in(redis_server):
+        key = saved(language="en")
+        monkeypatch.setattr(redis.Redis, "__init__", counted)
+        for _ in range(5):
+            session = load_session(key)
+            assert (session["language"], session.session_key) == ("en", key)
+        assert len(made) == 1
+
+
+def test_it_is_the_same_session(redis_server: RedisServer) -> None:
+    with cached_in(redis_server, KEY_PREFIX="here", VERSION=7):
+        key = saved(language="en")
+        session = load_session(key)
+        assert dict(session.items()) == {"language": "en"}
+        session["language"] = "de"
+        session.save()
+        assert SessionStore(key)["language"] == "de"
+        session.flush()
+        assert not SessionStore().exists(key)
+        assert load_session(key).session_key is None
+        caches["default"].set("x", 1)  # what it was made from goes on
+        assert caches["default"].get("x") == 1
+
+
+def test_it_follows_the_settings(redis_server: RedisServer) -> None:
+    with cached_in(redis_server):
+        key = saved(language="en")
+        assert load_session(key).session_key == key
+        with cached_in(redis_server, database=1):
+            assert load_session(key).session_key is None
+        assert load_session(key).session_key == key
+
+
+def test_its_connection_goes_with_the_thread(own_redis: RedisServer) -> None:
+    with cached_in(own_redis):
+        key = saved(language="en")
+        before = len(own_redis.client.client_list())
+        seen = []
+
+        def look() -> None:
+            seen.append(load_session(key).session_key)
+            seen.append(len(own_redis.client.client_list()) - before)
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+        assert seen == [key, 1]
+        wait_until(lambda: len(own_redis.client.client_list()) == before, "closed")
+        caches["default"].clear()
