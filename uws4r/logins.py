@@ -58,7 +58,8 @@ class _Clients(RedisCacheClient):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._client: Any = cache(self._client)
+        if hasattr(self, "_client"):  # what a version of Django has that makes them otherwise is left as it is
+            self._client: Any = cache(self._client)
 
 
 _quick: WeakKeyDictionary[RedisCache, RedisCache] = WeakKeyDictionary()  # Django has a cache object for each thread
