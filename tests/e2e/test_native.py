@@ -138,7 +138,7 @@ def test_churn_leaves_quiet_clients_alone_and_nothing_behind(served: Callable[..
     before = descriptors(worker_pid(site))
     print(churn_beside(site, 30, random.randrange(1 << 32)))
     site.close_clients()
-    wait_until(lambda: descriptors(worker_pid(site)) == before, "all descriptors are back")
+    wait_until(lambda: descriptors(worker_pid(site)) <= before, "all descriptors are back")
 
 
 def test_random_frames_hurt_nobody_else(served: Callable[..., Site]) -> None:
