@@ -74,6 +74,7 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef extern from "<unistd.h>" nogil:
     ssize_t c_read "read"(int fd, void *buffer, size_t size)
     ssize_t c_write "write"(int fd, const void *buffer, size_t size)
+    int usleep(unsigned int microseconds)
     int c_close "close"(int fd)
 
 cdef extern from "<errno.h>" nogil:
@@ -86,8 +87,8 @@ cdef enum:
     CLIENT_SHARE = 1 << 16    # and from one of them
     LINK_SHARE = 1 << 20      # bytes that one turn reads from the link
     LINK_ROOM = 32 << 20      # and that may wait to be handled: as many as Redis keeps for a subscriber by itself
-    GRACE = 1                 # milliseconds for more calls, where others came within
-    RUSH = 2                  # so many before
+    RUSH = 2                  # milliseconds between two calls, or less, are a rush
+    PAUSE = 1000               # microseconds before each turn of one
     TICK = 100                # milliseconds per slot of the timer wheel
     SLOTS = 256
     TAG_WAKE = 1              # what epoll reports instead of a client's address
@@ -118,6 +119,7 @@ cdef class Loop:
     cdef readonly bint woken        # this turn: another thread called wake()
     cdef bint waking                # wake() has been called, and what for has not been looked at yet
     cdef uint64_t woken_at          # milliseconds: the last time
+    cdef uint64_t rush_until        # the same: calls come one after the other; 0: they do not
     cdef readonly bint link_ready   # this turn: the link has something to read
     cdef readonly bint link_ended   # this turn: the link has come to its end
     cdef readonly bint link_broken  # nothing can be written to it any more
@@ -208,14 +210,16 @@ cdef class Loop:
         cdef size_t used = 0
         cdef Client *client
         self.received_count = 0
+        if timeout and self.rush_until and milliseconds() < self.rush_until:
+            # In a rush of handshakes each of them would wake the hub more than once, and a turn costs more than what
+            # it does for one. So some of them come together.
+            usleep(PAUSE)
         ready = epoll_wait(self.epoll, self.events, EVENTS, timeout)
-        if ready == 1 and timeout and self.events[0].data.u64 == TAG_WAKE:
-            ready = self.gather()
         for i in range(ready):
             tag = self.events[i].data.u64
             if tag == TAG_WAKE:
                 c_read(self.wake_fd, &value, 8)
-                self.woken = True
+                self.note_wake()
             elif tag == TAG_TIMER:
                 c_read(self.timer_fd, &value, 8)
                 self.armed = 0
@@ -233,19 +237,11 @@ cdef class Loop:
         if self.lent and self.link_fd >= 0:
             self.receive_link(EPOLLIN)
 
-    cdef int gather(self) noexcept nogil:
-        # In a rush of handshakes each of them wakes the hub, and a turn costs more than what it does for one. So it
-        # lets some of them come together, unless there is something else to do.
-        cdef uint64_t value, now = milliseconds()
-        cdef bint rush = now - self.woken_at < RUSH
-        cdef int ready
+    cdef void note_wake(self) noexcept nogil:
+        cdef uint64_t now = milliseconds()
+        self.rush_until = now + RUSH if now - self.woken_at <= RUSH else 0
         self.woken_at = now
-        if not rush:
-            return 1
-        c_read(self.wake_fd, &value, 8)
         self.woken = True
-        ready = epoll_wait(self.epoll, self.events, EVENTS, GRACE)
-        return ready if ready > 0 else 0
 
     cdef size_t receive_client(self, Client *client, uint8_t *buffer) noexcept nogil:
         cdef ssize_t size = recv(client.fd, buffer, CLIENT_SHARE, MSG_DONTWAIT)
