@@ -193,34 +193,29 @@ cdef Sent client_send(Client *client) noexcept nogil:
     # All frames that wait, in as few system calls as IOV_MAX allows.
     cdef iovec pieces[PIECES]
     cdef msghdr message
-    cdef uint32_t i, count, joined
+    cdef uint32_t i, count
     cdef size_t whole
     cdef ssize_t size
     cdef Frame *frame
     cdef Queue *queue
-    memset(&message, 0, sizeof(message))
-    message.msg_iov = pieces
     while client.queue != NULL:
         queue = client.queue
-        count = queue.count if queue.count < PIECES else PIECES
-        whole = 0
-        joined = 0
-        for i in range(count):
-            frame = queue.frames[queue.first + i]
-            whole += frame.size
-            if joined and <uint8_t *>pieces[joined - 1].iov_base + pieces[joined - 1].iov_len == frame.wire:
-                pieces[joined - 1].iov_len += frame.size
-                continue
-            pieces[joined].iov_base = frame.wire
-            pieces[joined].iov_len = frame.size
-            joined += 1
-        pieces[0].iov_base = <uint8_t *>pieces[0].iov_base + queue.sent
-        pieces[0].iov_len -= queue.sent
-        whole -= queue.sent
-        if joined == 1:
-            size = send(client.fd, pieces[0].iov_base, pieces[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
+        frame = queue.frames[queue.first]
+        if queue.count == 1:
+            whole = frame.size - queue.sent
+            size = send(client.fd, frame.wire + queue.sent, whole, MSG_DONTWAIT | MSG_NOSIGNAL)
         else:
-            message.msg_iovlen = joined
+            count = queue.count if queue.count < PIECES else PIECES
+            pieces[0].iov_base = frame.wire + queue.sent
+            pieces[0].iov_len = whole = frame.size - queue.sent
+            for i in range(1, count):
+                frame = queue.frames[queue.first + i]
+                pieces[i].iov_base = frame.wire
+                pieces[i].iov_len = frame.size
+                whole += frame.size
+            memset(&message, 0, sizeof(message))
+            message.msg_iov = pieces
+            message.msg_iovlen = count
             size = sendmsg(client.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
         if size < 0:
             if errno == EINTR:
@@ -460,7 +455,7 @@ cdef class Connection:
 
     @property
     def queued(self):
-        """Bytes that wait for the client."""
+        """Bytes that wait for the client; only the hub's thread may ask."""
         return self.client.queue.queued if self.client.queue != NULL else 0
 
     @property

@@ -44,6 +44,11 @@ cdef class Fanout:
     cdef Delivery *deliveries
     cdef uint32_t delivery_count
     cdef uint32_t delivery_room
+    cdef Frame **batches             # while those are handed out: the same, joined to few frames
+    cdef uint32_t batch_count
+    cdef uint32_t batch_room
+    cdef bint batches_packable       # one of the messages is long enough to be compressed
+    cdef public size_t batch_size    # bytes of joined frames, at most; a longer frame remains alone
     cdef uint64_t expecting          # own copies expected by all clients together
     cdef Connection published        # its copies of publishes up to ``published_number`` die with the next reply
     cdef uint64_t published_number
@@ -68,7 +73,10 @@ cdef class Fanout:
     cdef void unlist(self, Channel channel, Client *client, uint32_t index)
     cdef void settle(self) noexcept
     cdef void fan_out(self) noexcept nogil
-    cdef void join_frames(self, uint32_t start, uint32_t end) noexcept nogil
+    cdef void make_batches(self, uint32_t start, uint32_t end) noexcept nogil
+    cdef bint add_batch(self, Frame **frames, uint32_t count) noexcept nogil
+    cdef bint takes_batches(self, Client *client, uint32_t start) noexcept nogil
+    cdef void deliver_batches(self, Client *client, uint32_t start, uint32_t end) noexcept nogil
     cdef void deliver(self, Client *client, Delivery *delivery) noexcept nogil
     cdef bint withhold(self, Client *client, Delivery *delivery) noexcept nogil
     cdef bint tap(self, Client *client, bint withheld) noexcept nogil

@@ -12,6 +12,7 @@ class Fanout:
     on_tapped: Callable[[Connection, bytes, bytes, bool, bool], None] | None
     heartbeat: bytes | None
     compress_over: int
+    batch_size: int
     control: bytes | None
     on_control: Callable[[bytes], None] | None
     @property

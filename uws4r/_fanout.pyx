@@ -22,10 +22,10 @@ from uws4r._frames cimport (
     Frame,
     Runs,
     digest_of,
+    frame_batch,
     frame_for,
     frame_new,
     frame_release,
-    frames_join,
     own_expect,
     own_forget,
     own_take,
@@ -57,6 +57,7 @@ cdef class Fanout:
 
     def __cinit__(self):
         self.channels = Channels()
+        self.batch_size = 65536
         self.greetings = {}
         self.runs = Runs()
 
@@ -65,6 +66,7 @@ cdef class Fanout:
         for i in range(self.delivery_count):
             frame_release(self.deliveries[i].frame)
         free(self.deliveries)
+        free(self.batches)
         free(self.dirty)
         free(self.tapped)
         deflater_clear(&self.deflater)
@@ -354,30 +356,82 @@ cdef class Fanout:
             while end < self.delivery_count and self.deliveries[end].listeners == listeners:
                 end += 1
             if end - start > 1 and listeners.count > 4:
-                self.join_frames(start, end)
+                self.make_batches(start, end)
             for k in range(listeners.count):
-                for i in range(start, end):
-                    self.deliver(places[k], &self.deliveries[i])
+                if self.batch_count and self.takes_batches(places[k], start):
+                    self.deliver_batches(places[k], start, end)
+                else:
+                    for i in range(start, end):
+                        self.deliver(places[k], &self.deliveries[i])
             for i in range(start, end):
                 frame_release(self.deliveries[i].frame)
+            for i in range(self.batch_count):
+                frame_release(self.batches[i])
+            self.batch_count = 0
             start = end
         self.delivery_count = 0
 
-    cdef void join_frames(self, uint32_t start, uint32_t end) noexcept nogil:
+    cdef void make_batches(self, uint32_t start, uint32_t end) noexcept nogil:
+        # The same frames, joined to few; without memory for that there are none.
         cdef Frame *frames[64]
+        cdef Frame **larger
         cdef uint32_t i, count = 0
         cdef size_t size = 0
+        if self.batch_room < end - start:
+            larger = <Frame **>realloc(self.batches, (end - start) * sizeof(Frame *))
+            if larger == NULL:
+                return
+            self.batches = larger
+            self.batch_room = end - start
+        self.batches_packable = False
         for i in range(start, end):
-            if count == 64 or size + self.deliveries[i].frame.size > 65536:
-                if count > 1:
-                    frames_join(frames, count)
+            if count and (count == 64 or size + self.deliveries[i].frame.size > self.batch_size):
+                if not self.add_batch(frames, count):
+                    return
                 count = 0
                 size = 0
             frames[count] = self.deliveries[i].frame
             size += frames[count].size
             count += 1
+            self.batches_packable |= self.deliveries[i].packable
+        self.add_batch(frames, count)
+
+    cdef bint add_batch(self, Frame **frames, uint32_t count) noexcept nogil:
+        cdef Frame *batch = frames[0]
+        cdef uint32_t i
         if count > 1:
-            frames_join(frames, count)
+            batch = frame_batch(frames, count)
+        else:
+            batch.holders += 1
+        if batch == NULL:
+            for i in range(self.batch_count):
+                frame_release(self.batches[i])
+            self.batch_count = 0
+            return False
+        self.batches[self.batch_count] = batch
+        self.batch_count += 1
+        return True
+
+    cdef bint takes_batches(self, Client *client, uint32_t start) noexcept nogil:
+        # Whether no rule on duplicates can withhold one of the messages, and nobody wants them otherwise. Of a run
+        # only the first may have come to the client already, on another channel.
+        return (
+            client.own == NULL
+            and not client.changes
+            and not client.tapped
+            and client.last_run != self.deliveries[start].run
+            and not (client.window and self.batches_packable)
+        )
+
+    cdef void deliver_batches(self, Client *client, uint32_t start, uint32_t end) noexcept nogil:
+        cdef uint32_t i
+        client.last_run = self.deliveries[end - 1].run
+        client.messages_out += end - start
+        self.sent += end - start
+        for i in range(self.batch_count):
+            if not self.queue(client, self.batches[i]):
+                client.ended = True  # as in deliver()
+                return
 
     cdef void deliver(self, Client *client, Delivery *delivery) noexcept nogil:
         cdef bint withheld = self.withhold(client, delivery)

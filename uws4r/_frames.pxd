@@ -6,26 +6,19 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from uws4r._deflate cimport Deflater
 
 
-cdef struct Slab:
-    # Bytes of frames that are sent together, one behind the other.
-    uint32_t holders
-    uint8_t bytes[1]
-
-
 cdef struct Frame:
-    # A frame ready for the wire, shared by all connections that queue it. Only the
+    # A frame ready for the wire, or several that go out together, shared by all connections that queue it. Only the
     # hub's thread touches one, so the count needs neither the GIL nor atomics.
     size_t size
     Frame *packed      # the same message compressed, one frame for each window in use; held by this one
     uint32_t holders
     uint8_t window     # bits, of a compressed one
-    uint8_t *wire      # ``size`` bytes; none: compressed it would not be shorter
-    Slab *slab         # where they are; NULL: behind this struct
+    uint8_t wire[1]    # ``size`` bytes; none: compressed it would not be shorter
 
 
 cdef Frame *frame_new(uint8_t opcode, const uint8_t *payload, size_t size) noexcept nogil
 cdef Frame *frame_for(Frame *frame, uint8_t window, Deflater *deflater) noexcept nogil
-cdef void frames_join(Frame **frames, uint32_t count) noexcept nogil
+cdef Frame *frame_batch(Frame **frames, uint32_t count) noexcept nogil
 cdef void frame_release(Frame *frame) noexcept nogil
 
 

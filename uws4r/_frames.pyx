@@ -7,7 +7,7 @@ Without any I/O. What a delivery touches is C structs and ``nogil`` kernels.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from uws4r._decoder cimport close_code_allowed, valid_utf8
@@ -42,17 +42,22 @@ cdef void write_head(uint8_t *target, uint8_t first, size_t size) noexcept nogil
             target[2 + i] = <uint8_t>(<uint64_t>size >> (56 - 8 * i))
 
 
-cdef Frame *frame_new(uint8_t opcode, const uint8_t *payload, size_t size) noexcept nogil:
-    # One final frame, held once by the caller; NULL when there is no memory.
-    cdef size_t head = head_size(size)
-    cdef Frame *frame = <Frame *>malloc(sizeof(Frame) + head + size)
+cdef Frame *frame_room(size_t size) noexcept nogil:
+    # For so many bytes, held once by the caller; NULL when there is no memory.
+    cdef Frame *frame = <Frame *>malloc(sizeof(Frame) + size)
     if frame != NULL:
-        frame.size = head + size
+        frame.size = size
         frame.packed = NULL
         frame.holders = 1
         frame.window = 0
-        frame.slab = NULL
-        frame.wire = <uint8_t *>(frame + 1)
+    return frame
+
+
+cdef Frame *frame_new(uint8_t opcode, const uint8_t *payload, size_t size) noexcept nogil:
+    # One final frame, held once by the caller; NULL when there is no memory.
+    cdef size_t head = head_size(size)
+    cdef Frame *frame = frame_room(head + size)
+    if frame != NULL:
         write_head(frame.wire, 0x80 | opcode, size)
         if size:
             memcpy(frame.wire + head, payload, size)
@@ -68,9 +73,8 @@ cdef Frame *frame_pack(const Frame *frame, uint8_t window, Deflater *deflater) n
     if size and head_size(size) + size < frame.size:
         packed = frame_new((frame.wire[0] & 0x0F) | RSV1, payload, size)
     else:
-        packed = <Frame *>calloc(1, sizeof(Frame))
+        packed = frame_room(0)
     if packed != NULL:
-        packed.holders = 1
         packed.window = window
     free(payload)
     return packed
@@ -102,36 +106,25 @@ cdef void frame_release(Frame *frame) noexcept nogil:
         packed.packed = NULL
         frame_release(packed)
         packed = following
-    if frame.slab != NULL:
-        slab_release(frame.slab)
     free(frame)
 
 
-cdef void slab_release(Slab *slab) noexcept nogil:
-    slab.holders -= 1
-    if not slab.holders:
-        free(slab)
-
-
-cdef void frames_join(Frame **frames, uint32_t count) noexcept nogil:
-    # Neighbours in memory go out as one piece: the kernel takes a small one no faster than a large one.
+cdef Frame *frame_batch(Frame **frames, uint32_t count) noexcept nogil:
+    # The bytes of all of them, as one: the kernel takes one large piece faster than many small ones. NULL when there is
+    # no memory.
     cdef size_t size = 0
     cdef uint32_t i
-    cdef Slab *slab
+    cdef uint8_t *target
+    cdef Frame *batch
     for i in range(count):
         size += frames[i].size
-        if frames[i].slab != NULL:
-            return
-    slab = <Slab *>malloc(sizeof(Slab) + size)
-    if slab == NULL:
-        return
-    slab.holders = count
-    size = 0
-    for i in range(count):
-        memcpy(slab.bytes + size, frames[i].wire, frames[i].size)
-        frames[i].wire = slab.bytes + size
-        frames[i].slab = slab
-        size += frames[i].size
+    batch = frame_room(size)
+    if batch != NULL:
+        target = batch.wire
+        for i in range(count):
+            memcpy(target, frames[i].wire, frames[i].size)
+            target += frames[i].size
+    return batch
 
 
 def encode_frame(bytes payload not None, int opcode=TEXT, int window_bits=0):

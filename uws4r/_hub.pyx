@@ -201,8 +201,7 @@ cdef class Loop:
         self.woken = self.link_ready = self.link_ended = False
         with nogil:
             self.receive(timeout)
-        if self.woken:
-            self.waking = False  # before the hub looks what for
+        self.waking = False  # before the hub looks what for
 
     cdef void receive(self, int timeout) noexcept nogil:
         cdef int i, ready
@@ -268,7 +267,7 @@ cdef class Loop:
         self.link_ready = True
         if not self.link_raw:
             return  # TLS: the link reads it itself
-        while taken < LINK_SHARE and self.link.input.end - self.link.input.start < LINK_ROOM:
+        while taken < LINK_SHARE and self.link.takes(LINK_ROOM):
             room = buffer_reserve(&self.link.input, LINK_SHARE - taken)
             if room == NULL:
                 return  # no memory now: it stays readable
@@ -396,6 +395,7 @@ cdef class Loop:
         cdef uint32_t i, count = self.count
         self.clients = NULL
         self.count = self.room = 0
+        memset(self.wheel, 0, SLOTS * sizeof(Client *))
         for i in range(count):
             clients[i].place = 0
             Py_DECREF(<Connection><PyObject *>clients[i].owner)

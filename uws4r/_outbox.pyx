@@ -194,10 +194,10 @@ cdef class Outbox:
         cdef Connection connection = outgoing.connection
         self.numbers += 1
         outgoing.number = self.numbers
-        self.on_the_way += 1
         if outgoing.own and not connection.client.echo and connection.client.state == OPEN:
             self.expect(outgoing)
         self.link.publish(outgoing.names, wrap(outgoing.payload, not outgoing.text), outgoing.expire, self.answer, outgoing)
+        self.on_the_way += 1
         return 0
 
     cdef expect(self, Outgoing outgoing):

@@ -1,5 +1,6 @@
 # What the C loop needs of a link: room for what Redis says, and what waits to be said to it.
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 
@@ -13,6 +14,15 @@ cdef struct Buffer:
 cdef uint8_t *buffer_reserve(Buffer *buffer, size_t size) noexcept nogil
 
 
+@cython.final
+@cython.no_gc
+cdef class Awaited:
+    # A command on its way: what to do with its reply, and where its bytes end in the output.
+    cdef uint64_t end
+    cdef object answer
+    cdef object context
+
+
 cdef class Pipeline:
     cdef Buffer input
     cdef Buffer output
@@ -24,13 +34,15 @@ cdef class Pipeline:
     cdef uint64_t queued     # bytes that commands have made, ever
     cdef uint64_t written    # of those, handed to the kernel
     cdef public bint heard
+    cdef bint partial        # what is there is the beginning of one value
 
+    cdef bint takes(self, size_t room) noexcept nogil
     cdef void took(self, size_t size) noexcept nogil
     cdef void gave(self, size_t size) noexcept nogil
     cdef int reserve(self, size_t size) except -1
     cdef void head(self, uint8_t kind, size_t number) noexcept
     cdef void word(self, bytes word) noexcept
-    cdef int expect(self, answer, context) except -1
+    cdef Awaited expect(self, answer, context)
     cdef int answered(self, reply) except -1
     cdef object parsed(self, const uint8_t *data, size_t size)
     cdef bint ready(self) except -1

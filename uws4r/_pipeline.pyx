@@ -212,10 +212,7 @@ cdef Found value_at(const uint8_t **at, const uint8_t *end, int depth) noexcept 
 @cython.freelist(256)
 @cython.no_gc
 cdef class Awaited:
-    # A command on its way: what to do with its reply, and where its bytes end in the output.
-    cdef uint64_t end
-    cdef object answer
-    cdef object context
+    pass
 
 
 cdef class Pipeline:
@@ -288,13 +285,13 @@ cdef class Pipeline:
         self.output.end += size + 2
         self.queued += size + 2
 
-    cdef int expect(self, answer, context) except -1:
+    cdef Awaited expect(self, answer, context):
+        # Before the command is written, which cannot fail: no reply may come that nobody waits for.
         cdef Awaited awaited = Awaited()
-        awaited.end = self.queued
         awaited.answer = answer
         awaited.context = context
         self.awaited.append(awaited)
-        return 0
+        return awaited
 
     def send(self, tuple words not None, answer, context=None):
         """
@@ -308,10 +305,11 @@ cdef class Pipeline:
         for word in words:
             size += HEAD + PyBytes_GET_SIZE(word)
         self.reserve(size)
+        cdef Awaited awaited = self.expect(answer, context)
         self.head(c'*', len(words))
         for word in words:
             self.word(word)
-        self.expect(answer, context)
+        awaited.end = self.queued
 
     cpdef publish(self, tuple names, bytes data, int64_t expire, answer, context=None):
         """
@@ -320,18 +318,24 @@ cdef class Pipeline:
         ``answer`` gets the error, or the reply: bytes say why Redis has published and not stored.
         """
         cdef bytes name
+        cdef Awaited awaited
         if expire <= 0 and len(names) == 1:
             name = names[0]
             self.reserve(4 * HEAD + PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(data))
+            awaited = self.expect(answer, context)
             self.head(c'*', 3)
             self.word(PUBLISH)
             self.word(name)
             self.word(data)
-            self.expect(answer, context)
+            awaited.end = self.queued
         else:
             self.send((b"EVAL", PUBLISH_SCRIPT, b"%d" % len(names), *names, data, b"%d" % max(expire, 0)), answer, context)
 
     # ------------------------------------------------------------ input
+
+    cdef bint takes(self, size_t room) noexcept nogil:
+        # Whether more may be read: of one value, however long, or while less than ``room`` bytes wait.
+        return self.partial or self.input.end - self.input.start < room
 
     cdef void took(self, size_t size) noexcept nogil:
         # So many bytes have been read into the room reserved behind the input.
@@ -359,6 +363,7 @@ cdef class Pipeline:
         cdef Piece name, data
         cdef int64_t number
         cdef Found found
+        self.partial = False
         for _ in range(limit):
             begin = after = self.input.data + self.input.start
             end = self.input.data + self.input.end
@@ -372,6 +377,7 @@ cdef class Pipeline:
             if found == OTHER:
                 found = value_at(&after, end, 0)
             if found == PARTIAL:
+                self.partial = True
                 return False
             if found == OTHER:
                 raise LinkError(f"not RESP3: what begins with {chr(begin[0])!r}")
@@ -437,6 +443,10 @@ cdef class Pipeline:
         buffer_drop(&self.output, size)
 
     # ------------------------------------------------------------ the end
+
+    def forget(self):
+        """Let go of everything in flight, without an answer."""
+        self.awaited.clear()
 
     def fail(self, str reason not None):
         """Answer everything in flight with a :class:`~uws4r.errors.LinkError`."""

@@ -81,6 +81,8 @@ class Hub:
         self._limits = Limits(options.max_message_size, options.max_message_rate, options.max_byte_rate)
         self.fanout.on_tapped = self._tapped
         self.fanout.compress_over = self.options.compress_over
+        # Whether a client is slow is asked for each frame in its queue but the first.
+        self.fanout.batch_size = min(self.fanout.batch_size, self.options.max_queue)
         self.fanout.control = self.options.control
         self.fanout.heartbeat = heartbeat = self.options.heartbeat
         self._heartbeats = Heartbeats(heartbeat, self.loop, self.fanout, self.call_later) if heartbeat else None

@@ -183,10 +183,11 @@ class LinkKeeper:
         link, loop = self.link, self._loop
         if link is None or not (loop.link_ready or self.more):
             return
-        self._outbox.doubted = False
         try:
             if not link.raw:
                 link.read()
+            if link.heard:
+                self._outbox.doubted = False
             self.more = link.dispatch(PUSHES_PER_TURN)
             if self._fanout.binary and not self._told_of_binary:
                 self._told_of_binary = True

@@ -25,7 +25,9 @@ logger = logging.getLogger("uws4r.link")
 # Errors that say "not now": nothing was done, and the same command is done later on.
 PASSING = frozenset({"BUSY", "LOADING", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN"})
 
-READ_SIZE = 1 << 16  # bytes, of one read or write over TLS
+READ_SIZE = 1 << 16  # bytes, of one read over TLS
+# Bytes of one write: a record of TLS. Of several, some may be out when the socket says that it is full, and nobody knows.
+RECORD_SIZE = 1 << 14
 
 Answer = Callable[[Any, Any], None]  # called with the context given and the reply, which may be an exception
 
@@ -88,6 +90,7 @@ class Link(Pipeline):
         # redis-py has no public way to its socket; this is the only place that touches it.
         self._socket: Any = cast(Any, connection)._sock
         self._socket.setblocking(False)
+        self._blocked = 0  # bytes of a write that TLS has begun, and wants to be given again just so
         self.ended = False  # over TLS: Redis has closed the connection
         self.raw: bool = not isinstance(self._socket, ssl.SSLSocket)
 
@@ -144,10 +147,13 @@ class Link(Pipeline):
             OSError: The connection is broken.
         """
         while self.has_output:
+            data = self.waiting(self._blocked or RECORD_SIZE)
             try:
-                self.wrote(self._socket.send(self.waiting(READ_SIZE)))
+                self.wrote(self._socket.send(data))
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                self._blocked = len(data)
                 return
+            self._blocked = 0
 
     # ------------------------------------------------------------ the end
 
@@ -158,7 +164,8 @@ class Link(Pipeline):
         self.fail(reason)
 
     def abandon(self) -> None:
-        """In a forked child: let go of the descriptor without a word to the server."""
+        """In a forked child: let go of the descriptor without a word to the server, and of what was asked."""
+        self.forget()
         self._connection._sock = None  # redis-py would shut it down, and the parent goes on using it
         if self._socket is not None:
             self._socket.close()

@@ -352,3 +352,25 @@ def test_a_publish_that_redis_refuses_is_logged_and_costs_no_websocket(
     assert bench.hub.outbox.lost == 1
     sender.send("allowed")
     assert sender.receive() == "allowed"
+
+
+def test_what_one_turn_has_goes_out_together_and_to_each_by_his_own_rules(bench: Bench) -> None:
+    plain = [bench.join("broadcast:f") for _ in range(6)]
+    both = bench.join("broadcast:f", "user:mary:f")
+    changes = bench.join("broadcast:f", changes=True)
+    own = bench.join("broadcast:f", publish=("broadcast:f",))
+    packing = bench.join("broadcast:f", window=15)
+    burst = [f"{i // 2}" if i < 40 else f"{i}" + "x" * ({60: 80_000, 70: 3000}.get(i, 20)) for i in range(100)]
+    with bench.held():
+        own.send("mine")
+        with bench.redis.pipeline(transaction=False) as pipeline:
+            for text in burst:
+                pipeline.publish("broadcast:f", text)
+            pipeline.publish("user:mary:f", burst[-1])  # a copy
+            pipeline.execute()
+    for client in (*plain, both, packing):
+        assert [client.receive() for _ in range(101)] == [*burst, "mine"]
+    assert [changes.receive() for _ in range(81)] == [*dict.fromkeys(burst), "mine"]
+    assert [own.receive() for _ in burst] == burst
+    for client in (*plain, both, packing, changes, own):
+        assert client.ping() == []

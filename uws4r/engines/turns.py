@@ -1,5 +1,6 @@
 """One turn of a hub at a time, for engines that share their thread with requests."""
 
+import os
 import time
 from collections.abc import Callable
 
@@ -16,8 +17,8 @@ class Turns:
         self._inside = False
 
     def once(self) -> bool:
-        """Do one turn without waiting; return whether there will be a next one."""
-        if self._inside:
+        """Do one turn without waiting; return whether there will be a next one. In a forked child there is none."""
+        if self._inside or self._hub.pid != os.getpid():
             return False
         self._inside = True
         try:
