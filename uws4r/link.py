@@ -26,7 +26,7 @@ logger = logging.getLogger("uws4r.link")
 PASSING = frozenset({"BUSY", "LOADING", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN"})
 
 READ_SIZE = 1 << 16  # bytes, of one read over TLS
-# Bytes of one write: a record of TLS. Of several, some may be out when the socket says that it is full, and nobody knows.
+# Bytes of one write: a record of TLS. Of several some may be out when the socket says that it is full: nobody knows.
 RECORD_SIZE = 1 << 14
 
 Answer = Callable[[Any, Any], None]  # called with the context given and the reply, which may be an exception
