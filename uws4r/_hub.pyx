@@ -88,7 +88,7 @@ cdef enum:
     LINK_SHARE = 1 << 20      # bytes that one turn reads from the link
     LINK_ROOM = 32 << 20      # and that may wait to be handled: as many as Redis keeps for a subscriber by itself
     RUSH = 2                  # milliseconds between two calls, or less, are a rush
-    PAUSE = 1000               # microseconds before each turn of one
+    PAUSE = 1000              # microseconds before each turn of one
     TICK = 100                # milliseconds per slot of the timer wheel
     SLOTS = 256
     TAG_WAKE = 1              # what epoll reports instead of a client's address
