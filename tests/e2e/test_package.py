@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 PACKAGE = ROOT / "uws4r"
 MADE = {".c", ".so", ".pyc"}  # in the tree, of what is in it
-EXTENSIONS = {"_connection", "_decoder", "_deflate", "_descriptors", "_fanout", "_frames", "_hub"}
+EXTENSIONS = {path.stem for path in PACKAGE.glob("*.pyx")}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": "", "PYTHONDEVMODE": ""}
 
 
