@@ -113,11 +113,11 @@ cdef Found number_at(const uint8_t **at, const uint8_t *end, int64_t *number) no
     number[0] = 0
     digit += negative
     while digit < end and c'0' <= digit[0] <= c'9':
+        if count == 18:  # more might not fit
+            return OTHER
         number[0] = number[0] * 10 + (digit[0] - c'0')
         digit += 1
         count += 1
-        if count > 18:
-            return OTHER
     if digit == end:
         return PARTIAL
     if not count or digit[0] != c'\r':
@@ -169,7 +169,8 @@ cdef Found message_at(const uint8_t **at, const uint8_t *end, Piece *name, Piece
 
 
 cdef Found value_at(const uint8_t **at, const uint8_t *end, int depth) noexcept nogil:
-    # Goes behind one whole value, whatever it is; OTHER for what is none.
+    # Goes behind one whole value, whatever it is; OTHER for what is none. So are errors with a length, which hiredis does
+    # not know, and verbatim strings, beyond whose end it reads: nothing that the link asks for is answered with one.
     cdef int64_t number
     cdef uint8_t kind
     cdef Found found
@@ -179,7 +180,7 @@ cdef Found value_at(const uint8_t **at, const uint8_t *end, int depth) noexcept 
     at[0] += 1
     if kind == c'+' or kind == c'-' or kind == c':' or kind == c',' or kind == c'#' or kind == c'(' or kind == c'_':
         return line_end(at, end)
-    if kind == c'$' or kind == c'=' or kind == c'!':
+    if kind == c'$':
         found = number_at(at, end, &number)
         if found != WHOLE or number == -1:
             return found
