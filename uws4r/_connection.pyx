@@ -7,7 +7,7 @@ It decides nothing: the hub does. It knows the codec; Redis and Django are unkno
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memmove, memset
 
 from uws4r._decoder cimport (
