@@ -192,7 +192,7 @@ lint() {
     say "types"
     "$VENV/bin/mypy"
     "$VENV/bin/python" -m mypy.stubtest --allowlist tests/stubtest.allow \
-        uws4r._decoder uws4r._frames uws4r._connection uws4r._channel uws4r._fanout uws4r._pipeline uws4r._hub \
+        uws4r._decoder uws4r._frames uws4r._connection uws4r._channel uws4r._fanout uws4r._pipeline uws4r._intake uws4r._hub \
         uws4r._outbox uws4r._descriptors
 }
 

@@ -39,7 +39,7 @@ DIRECTIVES = {
 }
 
 MODULES = [
-    "_deflate", "_decoder", "_frames", "_connection", "_channel", "_fanout", "_pipeline", "_hub", "_outbox",
+    "_deflate", "_decoder", "_frames", "_connection", "_channel", "_fanout", "_pipeline", "_intake", "_hub", "_outbox",
     "_descriptors",
 ]  # fmt: skip
 

@@ -9,7 +9,7 @@ The modules in reading order, from the wire to the web; each imports only from t
 - ``redis_clients`` of the settings, ``redis_store``, ``publisher``, ``subscriber`` the API of a site, ``orders`` to all
   workers
 - ``_connection`` one client, ``_channel`` one channel, ``_fanout`` who listens to what
-- ``_pipeline`` what Redis is told and says, ``_hub`` the C loop
+- ``_pipeline`` what Redis is told and says, ``_intake`` whose input is read next, ``_hub`` the C loop
 - ``link`` the one Redis connection, ``connector`` makes it
 - ``attachment`` what a hub is told, ``threads`` for what may block, ``counters``, ``_outbox`` what clients publish,
   ``heartbeat``, ``keeper`` keeps a hub linked

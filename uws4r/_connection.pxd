@@ -14,6 +14,12 @@ cdef enum State:
     GONE = 3       # the descriptor is closed
 
 
+cdef enum:
+    PAUSED_BY_LINK = 1       # reasons to receive nothing from a client: Redis is slower than it
+    PAUSED_BY_OVERRIDES = 2  # methods of its subscriber are
+    PAUSED_BY_INTAKE = 4     # there is input of it that has not been looked at
+
+
 cdef struct Subscription:
     void *channel       # a Channel of the hub, which outlives this entry
     uint32_t index      # of this client among the channel's listeners
@@ -51,16 +57,24 @@ cdef struct Client:
     uint8_t pinged        # an unanswered ping is out
     uint8_t ended         # end of input, or an error of the socket
     uint8_t answered      # the client's close frame is here: nothing to wait for after the flush
+    uint8_t heavy         # in the line of those that have used more than their part of the hub's time
     # Then what receiving touches.
     void *owner           # the Connection; alive as long as the loop's list holds it
     Decoder *decoder      # NULL between two messages: an idle client needs none
-    const uint8_t *input  # what this turn received, in the hub's arena
+    const uint8_t *input  # what has been received and not looked at: in the hub's arena, or in ``kept``
     const uint8_t *input_end
+    uint8_t *kept         # memory for what a turn has left of it, NULL for none
+    uint32_t kept_size
+    uint32_t received     # 1 + index among those that this turn has received from, 0 for not there
+    Client *line_next     # the intake's lines
+    Client **line_link    # what points to this client there, NULL when it is in none
+    uint64_t work_until   # nanoseconds of the hub's clock: up to when the time spent for the client is its part
     uint64_t bytes_in
     uint64_t heard        # milliseconds of the hub's clock, of the last bytes received
     double messages_until  # the same: up to when what the client has sent is its share
     double bytes_until
     uint32_t messages_in
+    uint32_t outgoing     # messages of it that wait to be published
     # And the rest.
     uint32_t joined_count
     Subscription *joined
@@ -70,6 +84,13 @@ cdef struct Client:
     Client **timer_link   # what points to this client there, NULL when no timer is set
     uint32_t due          # tick of the wheel, since the machine has started
     uint32_t expires      # seconds of the epoch, when the session ends; 0: it has none that is known
+
+
+cdef struct Shared:
+    # What all clients of a hub have together.
+    size_t unfinished  # bytes of memory for messages that are not yet whole
+    uint64_t deadline  # nanoseconds: when the share of the client at hand is over; 0: it has any time
+    bint begun         # the client at hand has had something of it
 
 
 cdef enum Sent:
@@ -83,6 +104,7 @@ cdef void client_forget(Client *client) noexcept nogil
 cdef bint client_queue(Client *client, Frame *frame) noexcept nogil
 cdef Sent client_send(Client *client) noexcept nogil
 cdef void client_drop_queue(Client *client, bint keep_partial) noexcept nogil
+cdef void client_drop_message(Client *client, Shared *shared) noexcept nogil
 
 
 @cython.final
@@ -91,6 +113,7 @@ cdef class Limits:
     cdef readonly size_t message_size
     cdef double per_message  # milliseconds that a client has to wait for each, on the average; 0: no limit
     cdef double per_byte
+    cdef Shared shared
 
 
 @cython.final

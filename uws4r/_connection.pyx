@@ -10,15 +10,19 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memmove, memset
 
+from uws4r._clock cimport nanoseconds
 from uws4r._decoder cimport (
     STEP_EVENT,
     STEP_FAILED,
     STEP_NEED,
+    Decoder,
     Step,
     decoder_free,
+    decoder_holds,
     decoder_idle,
     decoder_in_frame,
     decoder_new,
+    decoder_spend,
     decoder_step,
 )
 from uws4r._frames cimport Frame, frame_release, own_free
@@ -170,6 +174,14 @@ cdef void client_drop_queue(Client *client, bint keep_partial) noexcept nogil:
         forget_queue(client)
 
 
+cdef void client_drop_message(Client *client, Shared *shared) noexcept nogil:
+    # What there is of a message that is not whole.
+    if client.decoder != NULL:
+        shared.unfinished -= decoder_holds(client.decoder)
+        decoder_free(client.decoder)
+        client.decoder = NULL
+
+
 cdef void taken_by_kernel(Client *client, size_t size) noexcept nogil:
     cdef Queue *queue = client.queue
     cdef Frame *frame
@@ -241,6 +253,11 @@ cdef class Limits:
     The rates are averages: a client may save up to :data:`BURST` seconds of them.
     """
 
+    @property
+    def unfinished(self):
+        """Bytes of memory that messages take which are not yet whole, of all clients."""
+        return self.shared.unfinished
+
     def __cinit__(self, size_t message_size, double message_rate=0.0, double byte_rate=0.0):
         self.message_size = message_size
         self.per_message = 1000.0 / message_rate if message_rate else 0.0
@@ -250,25 +267,36 @@ cdef class Limits:
 # ---------------------------------------------------------------- what comes in
 
 cdef int decode(Connection connection) except -1:
-    # Up to the next event of this turn's input: 1 for one, 0 for none left.
+    # Up to the next event of the input at hand: 1 for one, 0 for none left, or no time.
     cdef Client *client = &connection.client
+    cdef Shared *shared = &connection.limits.shared
     cdef uint8_t *cursor = <uint8_t *>client.input
     cdef Step step
+    # However late it is, each share is good for something.
+    if shared.begun and shared.deadline and nanoseconds() >= shared.deadline:
+        return 0
+    shared.begun = True
     if client.decoder == NULL:
         client.decoder = decoder_new(connection.limits.message_size, client.window != 0)
         if client.decoder == NULL:
             raise MemoryError
+    client.decoder.deadline = shared.deadline
+    shared.unfinished -= decoder_holds(client.decoder)
     step = decoder_step(client.decoder, &cursor, client.input_end)
+    shared.unfinished += decoder_holds(client.decoder)
     count_input(client, connection.limits, cursor - client.input, step == STEP_EVENT)
     client.input = cursor
     if step == STEP_FAILED:
         client.input = client.input_end
         raise ProtocolError(client.decoder.failure.decode(), client.decoder.failure_code)
-    if step == STEP_NEED and decoder_idle(client.decoder):
-        decoder_free(client.decoder)
-        client.decoder = NULL
-    elif step == STEP_NEED and decoder_in_frame(client.decoder) and client.decoder.since == 0:
-        client.decoder.since = client.heard
+    if step == STEP_NEED:
+        if decoder_idle(client.decoder):
+            client_drop_message(client, shared)
+        else:
+            if decoder_in_frame(client.decoder) and client.decoder.since == 0:
+                client.decoder.since = client.heard
+            if client.decoder.message_opcode and client.decoder.begun == 0:
+                client.decoder.begun = client.heard
     return step == STEP_EVENT
 
 
@@ -277,7 +305,7 @@ cdef int count_input(Client *client, Limits limits, size_t size, bint event) exc
     cdef double now = <double>client.heard
     if event:
         client.messages_until = max(client.messages_until, now) + limits.per_message
-        if client.decoder.packed and not client.decoder.opcode & 8:
+        if client.decoder.compressed and not client.decoder.opcode & 8:
             size += client.decoder.payload_size
     client.bytes_until = max(client.bytes_until, now) + limits.per_byte * size
     if client.messages_until > now + BURST_TIME:
@@ -325,7 +353,8 @@ cdef class Connection:
     def __dealloc__(self):
         client_forget(&self.client)
         client_drop_queue(&self.client, False)
-        decoder_free(self.client.decoder)
+        client_drop_message(&self.client, &self.limits.shared)
+        free(self.client.kept)
         own_free(&self.client.own)
         free(self.client.joined)
         free(self.client.delivered)
@@ -356,9 +385,12 @@ cdef class Connection:
         """
         if not decode(self):
             return None
-        return self.client.decoder.opcode, PyBytes_FromStringAndSize(
-            <char *>self.client.decoder.payload, self.client.decoder.payload_size
-        )
+        cdef Decoder *decoder = self.client.decoder
+        cdef bytes payload = PyBytes_FromStringAndSize(<char *>decoder.payload, decoder.payload_size)
+        self.limits.shared.unfinished -= decoder_holds(decoder)
+        decoder_spend(decoder)
+        self.limits.shared.unfinished += decoder_holds(decoder)
+        return decoder.opcode, payload
 
     @property
     def fd(self):
@@ -380,8 +412,8 @@ cdef class Connection:
 
     @property
     def reads(self):
-        """Whether anything that the client sends still counts."""
-        return self.client.state == OPEN or self.client.state == CLOSING
+        """Whether the next event of the client may be looked at: what it sends still counts, and nothing has to wait."""
+        return self.client.state <= CLOSING and not self.client.paused & ~PAUSED_BY_INTAKE
 
     @property
     def lingers(self):
@@ -406,6 +438,14 @@ cdef class Connection:
     def ended(self):
         """Whether the client's side has ended: no more input will come."""
         return bool(self.client.ended)
+
+    @property
+    def unread(self):
+        """Whether there is something of the client that has been received, still counts, and has not been looked at."""
+        cdef Client *client = &self.client
+        return client.state <= CLOSING and (
+            client.input != client.input_end or (client.decoder != NULL and client.decoder.inflater != NULL)
+        )
 
     @property
     def pinged(self):

@@ -11,9 +11,11 @@ from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
+from uws4r._clock cimport nanoseconds
 from uws4r._deflate cimport (
     INFLATED_BROKEN,
     INFLATED_FULL,
+    INFLATER_SIZE,
     Inflated,
     inflater_free,
     inflater_new,
@@ -33,6 +35,9 @@ cdef enum:
     RSV1 = 0x40  # of a data frame: the message is compressed (RFC 7692 §6)
     MAX_CONTROL = 125
     SMALLEST_BUFFER = 64
+    TAIL_SIZE = 4
+    SLICE_IN = 2048     # bytes inflated, and bytes made of them, before the clock is looked at: 0.2 ms at most
+    SLICE_OUT = 65536
     PROTOCOL_ERROR = 1002
     INVALID_PAYLOAD = 1007
     MESSAGE_TOO_BIG = 1009
@@ -156,6 +161,13 @@ cdef void drop_buffers(Decoder *decoder) noexcept nogil:
     decoder.message = NULL
     decoder.control = NULL
     decoder.message_size = decoder.message_room = 0
+    drop_packed(decoder)
+
+
+cdef void drop_packed(Decoder *decoder) noexcept nogil:
+    free(decoder.packed)
+    decoder.packed = NULL
+    decoder.packed_size = decoder.packed_room = decoder.packed_used = 0
     inflater_free(decoder.inflater)
     decoder.inflater = NULL
 
@@ -173,6 +185,11 @@ cdef bint decoder_idle(const Decoder *decoder) noexcept nogil:
 
 cdef bint decoder_in_frame(const Decoder *decoder) noexcept nogil:
     return decoder.head_size or decoder.in_payload
+
+
+cdef size_t decoder_holds(const Decoder *decoder) noexcept nogil:
+    # Bytes of memory for a message that is not yet whole, or not yet inflated.
+    return decoder.message_room + decoder.packed_room + (INFLATER_SIZE if decoder.inflater != NULL else 0)
 
 
 cdef Step refuse(Decoder *decoder, uint16_t code, const char *why) noexcept nogil:
@@ -250,17 +267,11 @@ cdef Step judge_length(Decoder *decoder) noexcept nogil:
         if decoder.opcode != CONTINUATION:
             decoder.message_opcode = decoder.opcode
             utf8_start(&decoder.utf8)
-            decoder.packed = head[0] & RSV1 != 0
-            if decoder.packed:
-                decoder.packed_size = 0
-                decoder.inflater = inflater_new()
-                if decoder.inflater == NULL:
-                    return refuse(decoder, INTERNAL_ERROR, "out of memory")
-        if decoder.inflater != NULL:
+            decoder.compressed = head[0] & RSV1 != 0
+        if decoder.compressed:
             # What it will become is limited while it is inflated. Some is longer compressed than not, but never much.
             if length > most_packed(decoder.max_size) - decoder.packed_size:
                 return refuse(decoder, MESSAGE_TOO_BIG, "message too big")
-            decoder.packed_size += length
         elif length > decoder.max_size - decoder.message_size:
             return refuse(decoder, MESSAGE_TOO_BIG, "message too big")
     memcpy(decoder.mask, head + decoder.head_need - 4, 4)
@@ -269,22 +280,22 @@ cdef Step judge_length(Decoder *decoder) noexcept nogil:
     return STEP_NEED
 
 
-cdef bint grow(Decoder *decoder, size_t needed) noexcept nogil:
+cdef bint grow(uint8_t **buffer, size_t *held, size_t needed, size_t limit) noexcept nogil:
     # By what has arrived, never by what a header announces.
-    cdef size_t room = decoder.message_room
+    cdef size_t room = held[0]
     cdef uint8_t *larger
     if needed <= room:
         return True
     room = room * 2 if room else SMALLEST_BUFFER
-    if room > decoder.max_size:
-        room = decoder.max_size
+    if room > limit:
+        room = limit
     if room < needed:
         room = needed
-    larger = <uint8_t *>realloc(decoder.message, room)
+    larger = <uint8_t *>realloc(buffer[0], room)
     if larger == NULL:
         return False
-    decoder.message = larger
-    decoder.message_room = room
+    buffer[0] = larger
+    held[0] = room
     return True
 
 
@@ -339,57 +350,81 @@ cdef Step control_payload(Decoder *decoder, uint8_t **cursor, size_t available) 
     return judge_close(decoder) if decoder.opcode == CLOSE else STEP_EVENT
 
 
-cdef Step inflate_piece(Decoder *decoder, const uint8_t *piece, size_t size) noexcept nogil:
-    # Append what a piece of a compressed message stands for. Stops at the first byte that is too many.
-    cdef const uint8_t *end = piece + size
-    cdef Inflated result = INFLATED_FULL
-    cdef uint8_t one_more
-    cdef uint8_t *target
-    cdef size_t room, made
-    while result == INFLATED_FULL:
-        if decoder.message_size == decoder.max_size:
-            target, room = &one_more, 1
-        else:
-            if decoder.message_size == decoder.message_room:
-                room = decoder.message_size + 2 * <size_t>(end - piece)
-                if room <= decoder.message_size:
-                    room = decoder.message_size + 1
-                if not grow(decoder, room if room < decoder.max_size else decoder.max_size):
-                    return refuse(decoder, INTERNAL_ERROR, "out of memory")
-            target = decoder.message + decoder.message_size
-            room = decoder.message_room - decoder.message_size
-        result = inflater_step(decoder.inflater, &piece, end, target, room, &made)
-        if made and target == &one_more:
-            return refuse(decoder, MESSAGE_TOO_BIG, "message too big")
-        if result == INFLATED_BROKEN:
-            return refuse(decoder, INVALID_PAYLOAD, "compressed message that cannot be inflated")
-        if decoder.message_opcode == TEXT and not utf8_feed(&decoder.utf8, target, made):
-            return refuse(decoder, INVALID_PAYLOAD, "text that is not UTF-8")
-        decoder.message_size += made
-    return STEP_NEED
-
-
 cdef Step packed_payload(Decoder *decoder, uint8_t **cursor, size_t available) noexcept nogil:
+    # Inflated only when the message is whole: until then it takes no more memory than has been sent.
     cdef size_t taken = decoder.left if decoder.left < available else available
-    cdef uint8_t *piece = cursor[0]
-    unmask_into(piece, piece, taken, decoder.mask)
+    cdef uint64_t most = most_packed(decoder.max_size)
+    if not grow(&decoder.packed, &decoder.packed_room, decoder.packed_size + taken, most):
+        return refuse(decoder, INTERNAL_ERROR, "out of memory")
+    unmask_into(decoder.packed + decoder.packed_size, cursor[0], taken, decoder.mask)
     rotate_mask(decoder.mask, taken)
+    decoder.packed_size += taken
     cursor[0] += taken
     decoder.left -= taken
-    if inflate_piece(decoder, piece, taken) == STEP_FAILED:
-        return STEP_FAILED
     if decoder.left:
         return STEP_NEED
     frame_done(decoder)
     if not decoder.final:
         return STEP_NEED
-    if decoder.inflater.fed and inflate_piece(decoder, DEFLATE_TAIL, 4) == STEP_FAILED:
-        return STEP_FAILED
+    decoder.tailed = decoder.full = False
+    decoder.inflater = inflater_new()
+    if decoder.inflater == NULL:
+        return refuse(decoder, INTERNAL_ERROR, "out of memory")
+    return inflate_message(decoder)
+
+
+cdef Step inflate_message(Decoder *decoder) noexcept nogil:
+    # From where it was left, slice by slice; stops at the first byte that is too many.
+    cdef const uint8_t *source
+    cdef const uint8_t *cursor
+    cdef size_t size, slice
+    while True:
+        source = DEFLATE_TAIL if decoder.tailed else decoder.packed
+        size = TAIL_SIZE if decoder.tailed else decoder.packed_size
+        slice = min(size - decoder.packed_used, <size_t>SLICE_IN)
+        if slice or decoder.full:
+            cursor = source + decoder.packed_used
+            if inflate_slice(decoder, &cursor, cursor + slice) == STEP_FAILED:
+                return STEP_FAILED
+            decoder.packed_used = cursor - source
+        if decoder.packed_used == size and not decoder.full:
+            if decoder.tailed or not decoder.inflater.fed:
+                break
+            decoder.tailed = True
+            decoder.packed_used = 0
+        elif decoder.deadline and nanoseconds() >= decoder.deadline:
+            return STEP_PAUSED
     if not inflater_whole(decoder.inflater):
         return refuse(decoder, INVALID_PAYLOAD, "compressed message that ends in the middle")
-    inflater_free(decoder.inflater)
-    decoder.inflater = NULL
+    drop_packed(decoder)
     return message_done(decoder, decoder.message, decoder.message_size)
+
+
+cdef Step inflate_slice(Decoder *decoder, const uint8_t **cursor, const uint8_t *end) noexcept nogil:
+    # At most SLICE_OUT bytes of what a slice stands for; ``cursor`` goes behind what has been used.
+    cdef Inflated result
+    cdef uint8_t one_more
+    cdef uint8_t *target
+    cdef size_t room, made
+    if decoder.message_size == decoder.max_size:
+        target, room = &one_more, 1
+    else:
+        if decoder.message_size == decoder.message_room:
+            room = decoder.message_size + 2 * <size_t>(end - cursor[0]) + 1
+            if not grow(&decoder.message, &decoder.message_room, min(room, decoder.max_size), decoder.max_size):
+                return refuse(decoder, INTERNAL_ERROR, "out of memory")
+        target = decoder.message + decoder.message_size
+        room = min(decoder.message_room - decoder.message_size, <size_t>SLICE_OUT)
+    result = inflater_step(decoder.inflater, cursor, end, target, room, &made)
+    if made and target == &one_more:
+        return refuse(decoder, MESSAGE_TOO_BIG, "message too big")
+    if result == INFLATED_BROKEN:
+        return refuse(decoder, INVALID_PAYLOAD, "compressed message that cannot be inflated")
+    if decoder.message_opcode == TEXT and not utf8_feed(&decoder.utf8, target, made):
+        return refuse(decoder, INVALID_PAYLOAD, "text that is not UTF-8")
+    decoder.message_size += made
+    decoder.full = result == INFLATED_FULL
+    return STEP_NEED
 
 
 cdef Step message_done(Decoder *decoder, uint8_t *payload, size_t size) noexcept nogil:
@@ -399,6 +434,7 @@ cdef Step message_done(Decoder *decoder, uint8_t *payload, size_t size) noexcept
     decoder.payload_size = size
     decoder.opcode = decoder.message_opcode
     decoder.message_opcode = 0
+    decoder.begun = 0
     decoder.spent = True
     return STEP_EVENT
 
@@ -410,7 +446,7 @@ cdef Step data_payload(Decoder *decoder, uint8_t **cursor, size_t available) noe
     if whole:  # a message in one piece is unmasked where it lies
         piece = cursor[0]
     else:
-        if not grow(decoder, decoder.message_size + taken):
+        if not grow(&decoder.message, &decoder.message_room, decoder.message_size + taken, decoder.max_size):
             return refuse(decoder, INTERNAL_ERROR, "out of memory")
         piece = decoder.message + decoder.message_size
         decoder.message_size += taken
@@ -428,19 +464,27 @@ cdef Step data_payload(Decoder *decoder, uint8_t **cursor, size_t available) noe
     return message_done(decoder, piece if whole else decoder.message, taken if whole else decoder.message_size)
 
 
+cdef void decoder_spend(Decoder *decoder) noexcept nogil:
+    # The payload of the event just reported is not needed any more.
+    if not decoder.spent:
+        return
+    decoder.spent = False
+    if decoder.control_size:
+        decoder.control_size = 0
+        free(decoder.control)
+        decoder.control = NULL
+    if not decoder.message_opcode and decoder.message != NULL:
+        free(decoder.message)
+        decoder.message = NULL
+        decoder.message_size = decoder.message_room = 0
+
+
 cdef Step decoder_step(Decoder *decoder, uint8_t **cursor, const uint8_t *end) noexcept nogil:
     # Consume input up to the next event. Unmasks in place, so the input must be writable.
     cdef Step step
-    if decoder.spent:
-        decoder.spent = False
-        if decoder.control_size:
-            decoder.control_size = 0
-            free(decoder.control)
-            decoder.control = NULL
-        if not decoder.message_opcode and decoder.message != NULL:
-            free(decoder.message)
-            decoder.message = NULL
-            decoder.message_size = decoder.message_room = 0
+    decoder_spend(decoder)
+    if decoder.inflater != NULL:  # it was paused in the middle
+        return inflate_message(decoder)
     while True:
         while not decoder.in_payload:
             if not take_head(decoder, cursor, end):
@@ -455,7 +499,7 @@ cdef Step decoder_step(Decoder *decoder, uint8_t **cursor, const uint8_t *end) n
                 return step
         if decoder.opcode & 8:
             step = control_payload(decoder, cursor, end - cursor[0])
-        elif decoder.inflater != NULL:
+        elif decoder.compressed:
             step = packed_payload(decoder, cursor, end - cursor[0])
         else:
             step = data_payload(decoder, cursor, end - cursor[0])
@@ -471,16 +515,18 @@ cdef class FrameDecoder:
     Args:
         max_size: Bytes that a message may have, over all its fragments; one more closes with 1009.
         deflate: Messages may be compressed (permessage-deflate, RFC 7692).
+        hurried: Pause as often as a hub without any time would.
     """
 
     cdef Decoder *decoder
     cdef bytearray source
     cdef size_t position
 
-    def __cinit__(self, size_t max_size, bint deflate=False):
+    def __cinit__(self, size_t max_size, bint deflate=False, bint hurried=False):
         self.decoder = decoder_new(max_size, deflate)
         if self.decoder == NULL:
             raise MemoryError
+        self.decoder.deadline = 1 if hurried else 0
         self.source = bytearray()
         self.position = 0
 
@@ -506,7 +552,9 @@ cdef class FrameDecoder:
             raise ProtocolError(self.decoder.failure.decode(), self.decoder.failure_code)
         cdef uint8_t *start = self.source
         cdef uint8_t *cursor = start + self.position
-        cdef Step step = decoder_step(self.decoder, &cursor, start + len(self.source))
+        cdef Step step = STEP_PAUSED
+        while step == STEP_PAUSED:
+            step = decoder_step(self.decoder, &cursor, start + len(self.source))
         self.position = cursor - start
         if step == STEP_FAILED:
             raise ProtocolError(self.decoder.failure.decode(), self.decoder.failure_code)

@@ -13,6 +13,10 @@ cdef extern from "<zlib.h>" nogil:
     ctypedef z_stream_s z_stream
 
 
+cdef enum:
+    INFLATER_SIZE = 40 << 10  # bytes that one takes: zlib's state, and its window
+
+
 cdef struct Inflater:
     # Of one message; freed at its end.
     z_stream stream

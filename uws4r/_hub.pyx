@@ -15,6 +15,7 @@ from libc.string cimport memcpy, memset
 
 import os
 
+from uws4r._clock cimport CLOCK_MONOTONIC, milliseconds, timespec
 from uws4r._connection cimport (
     GONE,
     LINGERING,
@@ -23,13 +24,17 @@ from uws4r._connection cimport (
     SENT_ERROR,
     Client,
     Connection,
+    Limits,
+    Queue,
     Sent,
     client_drop_queue,
     client_forget,
     client_remember,
     client_send,
 )
+from uws4r._decoder cimport decoder_holds
 from uws4r._fanout cimport Fanout
+from uws4r._intake cimport Intake
 from uws4r._pipeline cimport Pipeline, buffer_reserve
 
 
@@ -51,19 +56,12 @@ cdef extern from "<sys/eventfd.h>" nogil:
     int EFD_CLOEXEC, EFD_NONBLOCK
 
 cdef extern from "<sys/timerfd.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
     struct itimerspec:
         timespec it_interval
         timespec it_value
     int timerfd_create(int clock, int flags)
     int timerfd_settime(int fd, int flags, const itimerspec *value, itimerspec *old)
     int TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME
-
-cdef extern from "<time.h>" nogil:
-    int clock_gettime(int clock, timespec *now)
-    int CLOCK_MONOTONIC
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void *buffer, size_t size, int flags)
@@ -83,24 +81,18 @@ cdef extern from "<errno.h>" nogil:
 
 cdef enum:
     EVENTS = 512              # ready descriptors taken in one turn
-    ARENA = 1 << 20           # bytes that one turn receives from all clients together
-    CLIENT_SHARE = 1 << 16    # and from one of them
+    EARLY = 1 << 16           # bytes that a server may have read of a client itself
     LINK_SHARE = 1 << 20      # bytes that one turn reads from the link
     LINK_ROOM = 32 << 20      # and that may wait to be handled: as many as Redis keeps for a subscriber by itself
     RUSH = 2                  # milliseconds between two calls, or less, are a rush
     PAUSE = 1000              # microseconds before each turn of one
+    FRAME_COST = 64           # bytes that a frame in a queue takes, without its own
     TICK = 100                # milliseconds per slot of the timer wheel
     SLOTS = 256
     TAG_WAKE = 1              # what epoll reports instead of a client's address
     TAG_TIMER = 2
     TAG_LINK = 3
     TAGS = 4
-
-
-cdef uint64_t milliseconds() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <uint64_t>now.tv_sec * 1000 + <uint64_t>now.tv_nsec // 1000000
 
 
 @cython.final
@@ -111,6 +103,7 @@ cdef class Loop:
     Args:
         fanout: Knows which of them have something to send.
         max_queue: Bytes that may wait for a client before it counts as slow.
+        limits: Those of all connections that it will have.
     """
 
     cdef Client **clients           # those whose descriptors are open; their connections are held
@@ -123,7 +116,6 @@ cdef class Loop:
     cdef readonly bint link_ready   # this turn: the link has something to read
     cdef readonly bint link_ended   # this turn: the link has come to its end
     cdef readonly bint link_broken  # nothing can be written to it any more
-    cdef bint lent                  # an engine waits for clients and link itself, each by its own descriptor
     cdef int epoll
     cdef int wake_fd
     cdef int timer_fd
@@ -132,10 +124,8 @@ cdef class Loop:
     cdef bint link_raw
     cdef bint link_writing
     cdef size_t max_queue
-    cdef uint8_t *arena
+    cdef Intake intake
     cdef epoll_event *events
-    cdef Client **received
-    cdef uint32_t received_count
     cdef Client **trouble           # after a flush: those that the hub has to look at
     cdef uint32_t trouble_count
     cdef uint32_t trouble_room
@@ -144,15 +134,13 @@ cdef class Loop:
     cdef uint64_t tick              # the wheel has been turned up to here
     cdef uint64_t armed             # what timer_fd is set to, in milliseconds; 0 for not at all
 
-    def __cinit__(self, Fanout fanout not None, size_t max_queue):
+    def __cinit__(self, Fanout fanout not None, size_t max_queue, Limits limits not None):
         self.epoll = self.wake_fd = self.timer_fd = self.link_fd = -1
         self.fanout = fanout
         self.max_queue = max_queue
         self.events = <epoll_event *>malloc(EVENTS * sizeof(epoll_event))
-        self.arena = <uint8_t *>malloc(ARENA)
-        self.received = <Client **>malloc(EVENTS * sizeof(Client *))
         self.wheel = <Client **>calloc(SLOTS, sizeof(Client *))
-        if not (self.events and self.arena and self.received and self.wheel):
+        if not (self.events and self.wheel):
             raise MemoryError
         self.tick = milliseconds() // TICK
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
@@ -160,14 +148,13 @@ cdef class Loop:
         self.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
         if self.epoll < 0 or self.wake_fd < 0 or self.timer_fd < 0:
             raise OSError(errno, os.strerror(errno))
+        self.intake = Intake(self.epoll, limits)
         self.watch(self.wake_fd, EPOLL_CTL_ADD, EPOLLIN, TAG_WAKE)
         self.watch(self.timer_fd, EPOLL_CTL_ADD, EPOLLIN, TAG_TIMER)
 
     def __dealloc__(self):
         self.let_go()
         free(self.events)
-        free(self.arena)
-        free(self.received)
         free(self.trouble)
         free(self.wheel)
         for fd in (self.epoll, self.wake_fd, self.timer_fd):
@@ -197,7 +184,9 @@ cdef class Loop:
 
     def wait(self, bint block):
         """Wait until something is ready (or only look, without ``block``) and receive what is there."""
-        cdef int timeout = -1 if block and not self.fanout.dirty_count and not self.fanout.delivery_count else 0
+        cdef int timeout = 0
+        if block and not self.fanout.dirty_count and not self.fanout.delivery_count and not self.intake.waits():
+            timeout = -1
         self.woken = self.link_ready = self.link_ended = False
         with nogil:
             self.receive(timeout)
@@ -206,9 +195,7 @@ cdef class Loop:
     cdef void receive(self, int timeout) noexcept nogil:
         cdef int i, ready
         cdef uint64_t tag, value
-        cdef size_t used = 0
         cdef Client *client
-        self.received_count = 0
         if timeout and self.rush_until and milliseconds() < self.rush_until:
             # In a rush of handshakes each of them would wake the hub more than once, and a turn costs more than what
             # it does for one. So some of them come together.
@@ -228,37 +215,16 @@ cdef class Loop:
                 client = <Client *>self.events[i].data.ptr
                 if self.events[i].events & EPOLLOUT:
                     self.fanout.mark(client)
-                if self.lent:  # only an end comes unasked, and who waits for the client sees it, too
-                    if self.events[i].events & (EPOLLHUP | EPOLLERR):
-                        epoll_ctl(self.epoll, EPOLL_CTL_DEL, client.fd, NULL)
-                elif self.events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR) and ARENA - used >= CLIENT_SHARE:
-                    used += self.receive_client(client, self.arena + used)
-        if self.lent and self.link_fd >= 0:
+                self.intake.note(client, self.events[i].events)
+        if self.intake.lent and self.link_fd >= 0:
             self.receive_link(EPOLLIN)
+        self.intake.receive()
 
     cdef void note_wake(self) noexcept nogil:
         cdef uint64_t now = milliseconds()
         self.rush_until = now + RUSH if now - self.woken_at <= RUSH else 0
         self.woken_at = now
         self.woken = True
-
-    cdef size_t receive_client(self, Client *client, uint8_t *buffer) noexcept nogil:
-        cdef ssize_t size = recv(client.fd, buffer, CLIENT_SHARE, MSG_DONTWAIT)
-        if size < 0 and (errno == EAGAIN or errno == EWOULDBLOCK or errno == EINTR):
-            return 0
-        client.input = buffer
-        client.input_end = buffer
-        if size <= 0:
-            client.ended = True
-            size = 0
-        else:
-            client.input_end += size
-            client.bytes_in += size
-            client.heard = milliseconds()
-            client.pinged = False
-        self.received[self.received_count] = client
-        self.received_count += 1
-        return size
 
     cdef void receive_link(self, uint32_t events) noexcept nogil:
         cdef ssize_t size
@@ -283,25 +249,65 @@ cdef class Loop:
                 return  # asking again would only be told EAGAIN
             taken += size
 
-    def received_from(self):
-        """Return the connections that this turn received bytes or an end from."""
-        cdef uint32_t i
-        return [<Connection><PyObject *>self.received[i].owner for i in range(self.received_count)]
+    @property
+    def has_input(self):
+        """Whether the next turn has input of clients to work on that :meth:`fileno` does not tell of."""
+        return bool(self.intake.waits())
+
+    @property
+    def has_heavy(self):
+        """Whether this turn has received from clients that come after the others: they have used more than their part."""
+        return self.intake.received_count > self.intake.light_count
+
+    def next_received(self, bint heavy):
+        """
+        Return the next connection whose input is to be looked at, for a share of the turn's time; None: no more now.
+
+        To be called until it returns None: only then the last one's share is over.
+
+        Args:
+            heavy: Of those that have used more than their part of the time; first of the others.
+        """
+        cdef Client *client = self.intake.next(heavy)
+        return None if client == NULL else <Connection><PyObject *>client.owner
 
     def receive_from(self, Connection connection not None):
-        """Receive what is there from one connection, which the engine has found readable."""
+        """Receive what is there from one connection, which the engine has found readable, for :meth:`next_received`."""
         with nogil:
-            self.received_count = 0
-            self.receive_client(&connection.client, self.arena)
+            self.intake.receive_one(&connection.client, NULL, 0)
 
     def receive_early(self, Connection connection not None, bytes data not None):
-        """Take what a server has read of the connection itself, at most :data:`CLIENT_SHARE` bytes, for received."""
-        cdef Client *client = &connection.client
-        cdef size_t size = min(<size_t>PyBytes_GET_SIZE(data), <size_t>CLIENT_SHARE)
-        memcpy(self.arena, PyBytes_AS_STRING(data), size)
-        client.input = self.arena
-        client.input_end = self.arena + size
-        client.bytes_in += size
+        """The same with what a server has read of the connection itself, at most 64 KiB."""
+        cdef size_t size = min(<size_t>PyBytes_GET_SIZE(data), <size_t>EARLY)
+        self.intake.receive_one(&connection.client, <const uint8_t *>PyBytes_AS_STRING(data), size)
+
+    def unread(self, Connection connection not None):
+        """Whether the client has sent something that nobody has looked at."""
+        return bool(self.intake.unread(&connection.client))
+
+    def deafen(self, Connection connection not None):
+        """Forget what the client has sent, and the part of a message that it has begun: nothing of it counts any more."""
+        self.intake.deafen(&connection.client)
+
+    def crowding(self, size_t limit):
+        """
+        Return whose unfinished messages are the largest, so many that without them all others take ``limit`` bytes.
+        """
+        cdef size_t total = self.intake.limits.shared.unfinished
+        cdef Client *client
+        cdef uint32_t i
+        cdef list held = [], crowding = []
+        for i in range(self.count):
+            client = self.clients[i]
+            if client.decoder != NULL:
+                held.append((decoder_holds(client.decoder), i))
+        held.sort(reverse=True)
+        for size, place in held:
+            if total <= limit:
+                break
+            total -= size
+            crowding.append(<Connection><PyObject *>self.clients[<uint32_t>place].owner)
+        return crowding
 
     # ------------------------------------------------------------ clients
 
@@ -310,16 +316,16 @@ cdef class Loop:
         Leave it to the engine to wait for the clients and the link, to close the clients' descriptors, and to call
         :meth:`receive_from`. To be called before there are any.
         """
-        self.lent = True
+        self.intake.lent = True
 
     def take_back(self):
         """The opposite: the engine waits for nothing but :meth:`fileno` any more."""
         cdef Pipeline link = self.link
         cdef int fd = self.link_fd
         cdef uint32_t i
-        self.lent = False
+        self.intake.lent = False
         for i in range(self.count):
-            self.rearm(self.clients[i])
+            self.intake.rearm(self.clients[i])
         if link is not None:
             self.unwatch_link()
             self.watch_link(link, fd, self.link_raw)
@@ -349,7 +355,7 @@ cdef class Loop:
                 raise MemoryError
             self.clients = larger
             self.room = room
-        self.watch(client.fd, EPOLL_CTL_ADD, 0 if self.lent else EPOLLIN, <uint64_t>client)
+        self.watch(client.fd, EPOLL_CTL_ADD, 0 if self.intake.lent else EPOLLIN, <uint64_t>client)
         if not client_remember(client):
             raise MemoryError
         client.opened = client.heard = milliseconds()
@@ -364,11 +370,12 @@ cdef class Loop:
         cdef int fd = client.fd
         self.unset_timer(client)
         self.fanout.part(client)
+        self.intake.forget(client)
         client_drop_queue(client, False)
         epoll_ctl(self.epoll, EPOLL_CTL_DEL, fd, NULL)
         client_forget(client)
         c_shutdown(fd, SHUT_RDWR)  # duplicates, uWSGI's or a child's, do not keep it open
-        if not self.lent:  # or whoever waits for it finds it readable, and closes it
+        if not self.intake.lent:  # or whoever waits for it finds it readable, and closes it
             c_close(fd)
         client.state = GONE
         if client.place:  # the last one takes it
@@ -406,8 +413,7 @@ cdef class Loop:
         for fd in (self.epoll, self.wake_fd, self.timer_fd):
             c_close(fd)
         self.epoll = self.wake_fd = self.timer_fd = -1
-        free(self.arena)
-        self.arena = NULL
+        self.intake.close()
 
     def half_close(self, Connection connection not None):
         """Tell the client that nothing more will come; once is enough."""
@@ -494,8 +500,9 @@ cdef class Loop:
         self.trouble_count += 1
 
     cdef bint is_slow(self, Client *client) noexcept nogil:
-        # One frame alone is always accepted, however large.
-        return client.queue != NULL and client.queue.queued > self.max_queue and client.queue.count > 1
+        # One frame alone is always accepted, however large. Of many small ones most of the memory is not their bytes.
+        cdef Queue *queue = client.queue
+        return queue != NULL and queue.count > 1 and queue.queued + <size_t>queue.count * FRAME_COST > self.max_queue
 
     def slow(self, Connection connection not None):
         """Whether more waits for the connection than may."""
@@ -504,13 +511,7 @@ cdef class Loop:
     cdef void want_writable(self, Client *client, bint wanted) noexcept nogil:
         if client.writing != wanted:
             client.writing = wanted
-            self.rearm(client)
-
-    cdef void rearm(self, Client *client) noexcept nogil:
-        cdef epoll_event event
-        event.events = (0 if client.paused or self.lent else EPOLLIN) | (EPOLLOUT if client.writing else 0)
-        event.data.ptr = client
-        epoll_ctl(self.epoll, EPOLL_CTL_MOD, client.fd, &event)
+            self.intake.rearm(client)
 
     def pause(self, Connection connection not None, int reason):
         """
@@ -519,27 +520,19 @@ cdef class Loop:
         Args:
             reason: A bit. It goes on when every reason has been taken back with :meth:`resume`.
         """
-        cdef Client *client = &connection.client
-        if client.state != GONE and not client.paused & reason:
-            client.paused |= <uint8_t>reason
-            self.rearm(client)
+        if connection.client.state != GONE:
+            self.intake.pause(&connection.client, <uint8_t>reason)
 
     def resume(self, Connection connection not None, int reason):
         """Take back a reason of :meth:`pause`."""
-        cdef Client *client = &connection.client
-        if client.state != GONE and client.paused & reason:
-            client.paused &= ~<uint8_t>reason
-            client.heard = milliseconds()  # a silence that we imposed does not count
-            client.pinged = False
-            if client.decoder != NULL and client.decoder.since:
-                client.decoder.since = client.heard
-            self.rearm(client)
+        if connection.client.state != GONE:
+            self.intake.resume(&connection.client, <uint8_t>reason)
 
     # ------------------------------------------------------------ the link's descriptor
 
     def watch_link(self, Pipeline link not None, int fd, bint raw):
         """Watch the link's descriptor; ``raw`` ones are read and written here, others (TLS) by the link."""
-        if not self.lent:
+        if not self.intake.lent:
             self.watch(fd, EPOLL_CTL_ADD, EPOLLIN, TAG_LINK)
         self.link = link
         self.link_broken = False
@@ -560,7 +553,7 @@ cdef class Loop:
         if self.link_fd < 0 or self.link_writing == wanted:
             return
         self.link_writing = wanted
-        if self.lent:
+        if self.intake.lent:
             self.watch(self.link_fd, EPOLL_CTL_ADD if wanted else EPOLL_CTL_DEL, EPOLLOUT, TAG_LINK)
         else:
             self.watch(self.link_fd, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT if wanted else EPOLLIN, TAG_LINK)
@@ -600,22 +593,26 @@ cdef class Loop:
             client.timer_link = NULL
             client.timer_next = NULL
 
-    def sweep(self, double frame_timeout, uint32_t now):
+    def sweep(self, double frame_timeout, double message_timeout, uint32_t now):
         """
-        Return ``(stuck, expired)``: connections whose frame has not become whole in time, or whose session ends.
+        Return ``(stuck, expired)``: connections whose frame or message has not become whole in time, or whose session
+        ends.
 
         Args:
-            frame_timeout: Seconds for a frame; 0 for as long as it takes.
+            frame_timeout, message_timeout: Seconds; 0 for as long as it takes.
             now: Seconds of the epoch.
         """
-        cdef uint64_t earliest = milliseconds() - <uint64_t>(frame_timeout * 1000)
+        cdef uint64_t present = milliseconds()
         cdef Client *client
         cdef uint32_t i
         cdef list stuck = [], expired = []
         for i in range(self.count):
             client = self.clients[i]
-            if client.decoder != NULL and frame_timeout and client.decoder.since and client.decoder.since < earliest:
-                if not client.paused:
+            if client.decoder != NULL and (
+                (frame_timeout and client.decoder.since and present > client.decoder.since + frame_timeout * 1000)
+                or (message_timeout and client.decoder.begun and present > client.decoder.begun + message_timeout * 1000)
+            ):
+                if not self.intake.unread(client):  # where its end may be
                     stuck.append(<Connection><PyObject *>client.owner)
             if client.expires and client.expires <= now:
                 expired.append(<Connection><PyObject *>client.owner)

@@ -6,13 +6,14 @@ messages a connection is going to see, and finds out what became of each message
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint64_t
 
 import logging
 import time
 from collections import deque
 
-from uws4r._connection cimport OPEN, Connection
+from uws4r._connection cimport OPEN, PAUSED_BY_LINK, Client, Connection
 from uws4r._fanout cimport Fanout
 from uws4r._frames cimport wrap
 from uws4r._pipeline cimport Pipeline
@@ -23,7 +24,7 @@ from uws4r.link import passes
 logger = logging.getLogger("uws4r.hub")
 
 cdef enum:
-    PAUSED_BY_LINK = 1  # a reason of Loop.pause
+    MESSAGE_COST = 256  # bytes that a message which waits takes, without its payload
 
 cdef double HOLD = 0.25  # seconds until a Redis that was busy is tried again
 cdef double LOG_PAUSE = 1.0  # seconds between two lines on refusals of one kind
@@ -50,6 +51,9 @@ cdef class Outgoing:
     cdef bint own
     cdef uint64_t number  # of the publish
 
+    cdef size_t size(self):
+        return PyBytes_GET_SIZE(self.payload) + MESSAGE_COST
+
     def __init__(
         self,
         Connection connection not None,
@@ -72,6 +76,7 @@ cdef class Outbox:
     """
     Args:
         room: Messages that may wait while Redis is away.
+        byte_room: Bytes that may wait, at any time.
         attempt: Calls a function with a connection and more arguments, so that an error in it ends the connection.
         call_later: See :meth:`uws4r.hub.Hub.call_later`.
     """
@@ -83,10 +88,13 @@ cdef class Outbox:
     cdef object loop
     cdef Fanout fanout
     cdef size_t room
+    cdef size_t byte_room
+    cdef readonly size_t bytes      # of the messages that wait
     cdef object attempt
     cdef object call_later
     cdef uint64_t numbers
     cdef readonly object waiting    # a deque
+    cdef object first               # those that come before it: of clients that do not keep the hub busy
     cdef set paused                 # clients whose messages have to wait
     cdef list returned              # what a broken link has not sent, or Redis was too busy for
     cdef size_t on_the_way          # publishes that are not answered
@@ -95,47 +103,87 @@ cdef class Outbox:
     cdef dict quiet                 # by kind of refusal: until when no line is written, and how many were not
     cdef object answer
 
-    def __init__(self, loop, Fanout fanout not None, size_t room, attempt, call_later):
+    def __init__(self, loop, Fanout fanout not None, size_t room, size_t byte_room, attempt, call_later):
         self.on_readonly = lambda: None
         self.loop = loop
         self.fanout = fanout
         self.room = room
+        self.byte_room = byte_room
         self.attempt = attempt
         self.call_later = call_later
         self.waiting = deque()
+        self.first = deque()
         self.paused = set()
         self.returned = []
         self.quiet = {}
         self.answer = self.published  # made once, not for each message
 
     def __len__(self):
-        return len(self.waiting) + len(self.returned)
+        return len(self.waiting) + len(self.first) + len(self.returned)
+
+    @property
+    def full(self):
+        """Whether Redis is there, and as many bytes wait for it as may."""
+        return self.link is not None and self.bytes >= self.byte_room
+
+    def pause(self, Connection connection not None):
+        """Have the client wait until its messages can be published."""
+        self.loop.pause(connection, PAUSED_BY_LINK)
+        self.paused.add(connection)
 
     def put(self, Outgoing outgoing not None):
         """Publish a message, now or in its turn; return False where Redis is away and no more can wait."""
+        cdef Client *client = &outgoing.connection.client
         if self.link is None or self.held:
-            if <size_t>len(self) >= self.room:
-                logger.warning("%s: Redis is away and %d messages wait", outgoing.connection, len(self))
+            if <size_t>len(self) >= self.room or self.bytes + outgoing.size() > self.byte_room:
+                logger.warning(
+                    "%s: Redis is away, and %d messages with %d bytes wait", outgoing.connection, len(self), self.bytes
+                )
                 return False
-            self.waiting.append(outgoing)
-        elif self.waiting or self.resting or self.doubted or not self.link.ready():
-            # Faster than Redis: what one turn has received waits, and the client may not send more.
-            self.waiting.append(outgoing)
-            self.loop.pause(outgoing.connection, PAUSED_BY_LINK)
-            self.paused.add(outgoing.connection)
+            self.wait(outgoing, self.waiting)
+        elif (
+            client.outgoing
+            or self.resting
+            or self.doubted
+            or (self.waiting and client.heavy)
+            or self.first
+            or not self.link.ready(client.heavy)
+        ):
+            # Faster than Redis: it waits, and the client may not send more. Its messages stay in order.
+            self.wait(outgoing, self.waiting if client.heavy or client.outgoing else self.first)
+            self.pause(outgoing.connection)
         else:
             self.publish(outgoing)
         return True
+
+    cdef wait(self, Outgoing outgoing, where):
+        where.append(outgoing)
+        outgoing.connection.client.outgoing += 1
+        self.bytes += outgoing.size()
+
+    cdef Outgoing next(self):
+        # The message that the link takes now; None if it takes none, or there is none.
+        cdef Outgoing outgoing
+        if self.link is None:
+            return None
+        if self.first and self.link.ready(False):
+            outgoing = <Outgoing?>self.first.popleft()
+        elif self.waiting and self.link.ready(True):
+            outgoing = <Outgoing?>self.waiting.popleft()
+        else:
+            return None
+        outgoing.connection.client.outgoing -= 1
+        self.bytes -= outgoing.size()
+        return outgoing
 
     def send_waiting(self):
         """Publish what has waited, as far as the link takes it."""
         cdef Outgoing outgoing
         if self.held or self.resting or self.doubted:
             return
-        while self.waiting and self.link is not None and self.link.ready():
-            outgoing = <Outgoing?>self.waiting.popleft()
+        while (outgoing := self.next()) is not None:
             self.attempt(self.publish_for, outgoing.connection, outgoing)
-        if not self.waiting:
+        if not self.waiting and not self.first:
             self.resume()
 
     def rest(self, double seconds):
@@ -178,8 +226,11 @@ cdef class Outbox:
             self.take_back()
 
     cdef take_back(self):
+        # What has been sent in vain is older than all that waits.
         self.held = False
+        self.waiting.extendleft(reversed(self.first))
         self.waiting.extendleft(reversed(self.returned))
+        self.first.clear()
         self.returned.clear()
 
     cdef resume(self):
@@ -236,7 +287,7 @@ cdef class Outbox:
             self.log_refusal(f"a message of {outgoing.connection}", reply)
             return
         if unsent:
-            self.returned.append(outgoing)
+            self.wait(outgoing, self.returned)
         else:
             # Sent, and no answer: Redis may have published it, and to repeat it could double it.
             self.lost += 1

@@ -19,6 +19,7 @@ cdef uint8_t *buffer_reserve(Buffer *buffer, size_t size) noexcept nogil
 cdef class Awaited:
     # A command on its way: what to do with its reply, and where its bytes end in the output.
     cdef uint64_t end
+    cdef size_t weight  # bytes that it brings back, or is expected to
     cdef object answer
     cdef object context
 
@@ -33,6 +34,7 @@ cdef class Pipeline:
     cdef object awaited      # a deque of commands without an answer
     cdef uint64_t queued     # bytes that commands have made, ever
     cdef uint64_t written    # of those, handed to the kernel
+    cdef size_t weight       # bytes that the commands without an answer bring back
     cdef public bint heard
     cdef bint partial        # what is there is the beginning of one value
 
@@ -42,8 +44,8 @@ cdef class Pipeline:
     cdef int reserve(self, size_t size) except -1
     cdef void head(self, uint8_t kind, size_t number) noexcept
     cdef void word(self, bytes word) noexcept
-    cdef Awaited expect(self, answer, context)
+    cdef Awaited expect(self, answer, context, size_t weight)
     cdef int answered(self, reply) except -1
     cdef object parsed(self, const uint8_t *data, size_t size)
-    cdef bint ready(self) except -1
+    cdef bint ready(self, bint heavy) except -1
     cpdef publish(self, tuple names, bytes data, int64_t expire, answer, context=*)

@@ -35,8 +35,12 @@ PUBLISH_SCRIPT = (
 cdef bytes PUBLISH = b"PUBLISH"
 
 cdef enum:
-    OUTPUT_LIMIT = 4 << 20  # bytes not yet written
-    IN_FLIGHT_LIMIT = 1000  # commands not yet answered
+    # Redis keeps 32 MiB for a link and then cuts it: what its own commands bring back must be far from that. A client that
+    # keeps the hub busy gets a part of it only, so that others need not wait long behind what it has sent.
+    WEIGHT_LIMIT = 4 << 20   # bytes that are expected, or not yet written
+    IN_FLIGHT_LIMIT = 1000   # commands not yet answered
+    HEAVY_WEIGHT_LIMIT = 1 << 20
+    HEAVY_IN_FLIGHT_LIMIT = 250
     HEAD = 32               # bytes around a word, at most
     KEPT = 1 << 20          # bytes of a buffer that an idle link keeps
     DEEPEST = 9             # hiredis' limit, of values within values
@@ -241,13 +245,12 @@ cdef class Pipeline:
         """Commands that Redis has not answered."""
         return len(self.awaited)
 
-    @property
-    def accepts(self):
-        """Whether a publish may be sent now; else it has to wait for its place."""
-        return self.ready()
-
-    cdef bint ready(self) except -1:
-        return <size_t>len(self.awaited) < IN_FLIGHT_LIMIT and self.queued - self.written < OUTPUT_LIMIT
+    cdef bint ready(self, bint heavy) except -1:
+        # Whether a publish may be sent now; else it has to wait for its place.
+        cdef size_t weight = self.weight + (self.queued - self.written)
+        if heavy:
+            return <size_t>len(self.awaited) < HEAVY_IN_FLIGHT_LIMIT and weight < HEAVY_WEIGHT_LIMIT
+        return <size_t>len(self.awaited) < IN_FLIGHT_LIMIT and weight < WEIGHT_LIMIT
 
     # ------------------------------------------------------------ commands
 
@@ -286,27 +289,30 @@ cdef class Pipeline:
         self.output.end += size + 2
         self.queued += size + 2
 
-    cdef Awaited expect(self, answer, context):
+    cdef Awaited expect(self, answer, context, size_t weight):
         # Before the command is written, which cannot fail: no reply may come that nobody waits for.
         cdef Awaited awaited = Awaited()
+        awaited.weight = weight
+        self.weight += weight
         awaited.answer = answer
         awaited.context = context
         self.awaited.append(awaited)
         return awaited
 
-    def send(self, tuple words not None, answer, context=None):
+    def send(self, tuple words not None, answer, context=None, size_t weight=0):
         """
         Send a command of these words.
 
         Args:
             answer: Called with ``context`` and the reply, which may be an exception; None confirms a subscription.
+            weight: Bytes that are expected in return.
         """
         cdef bytes word
         cdef size_t size = HEAD
         for word in words:
             size += HEAD + PyBytes_GET_SIZE(word)
         self.reserve(size)
-        cdef Awaited awaited = self.expect(answer, context)
+        cdef Awaited awaited = self.expect(answer, context, weight)
         self.head(c'*', len(words))
         for word in words:
             self.word(word)
@@ -320,17 +326,18 @@ cdef class Pipeline:
         """
         cdef bytes name
         cdef Awaited awaited
+        cdef size_t weight = PyBytes_GET_SIZE(data) * len(names)  # it may come back on each channel
         if expire <= 0 and len(names) == 1:
             name = names[0]
             self.reserve(4 * HEAD + PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(data))
-            awaited = self.expect(answer, context)
+            awaited = self.expect(answer, context, weight)
             self.head(c'*', 3)
             self.word(PUBLISH)
             self.word(name)
             self.word(data)
             awaited.end = self.queued
         else:
-            self.send((b"EVAL", PUBLISH_SCRIPT, b"%d" % len(names), *names, data, b"%d" % max(expire, 0)), answer, context)
+            self.send((b"EVAL", PUBLISH_SCRIPT, b"%d" % len(names), *names, data, b"%d" % max(expire, 0)), answer, context, weight)
 
     # ------------------------------------------------------------ input
 
@@ -418,6 +425,7 @@ cdef class Pipeline:
         if not self.awaited:
             raise LinkError(f"a reply without a command: {reply!r:.100}")
         awaited = self.awaited.popleft()
+        self.weight -= awaited.weight
         self.on_reply()
         awaited.answer(awaited.context, reply)
         return 0

@@ -23,9 +23,12 @@ class HubOptions:
     max_message_rate: float = 0  # messages of a client in a second, on the average; 0 for any number
     max_byte_rate: float = 0  # bytes of a client in a second, on the average; 0 for any number
     frame_timeout: float = 60.0  # seconds for a frame to become whole; 0 for any time
+    message_timeout: float = 60.0  # the same for a message, over all its fragments
+    receive_buffer: int = 64 << 20  # bytes of all clients' messages that are not yet whole
     max_queue: int = 1 << 20  # bytes that may wait for a client; beyond it the client is slow (1013)
     compress_over: int = 512  # bytes; a longer message is compressed for clients that agreed on it
     publish_buffer: int = 1000  # messages of clients that wait while Redis is away
+    publish_buffer_size: int = 16 << 20  # bytes of messages that wait for Redis
     heartbeat: bytes | None = None  # sent to every client, and no message when one sends it
     threads: int = 64  # for what may block: overridden methods of subscribers, reading sessions
     control: bytes | None = None  # the name of the channel of orders for workers

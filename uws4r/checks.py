@@ -241,6 +241,9 @@ RULES = (
     ),
     Rule("uws4r.E031", "WS4REDIS_CONNECTION", certificates, "the path of a file that the workers' user can read"),
     Rule("uws4r.E032", "UWS4R_MODE", mode, '"detached" or "native"'),
+    Rule("uws4r.E036", "UWS4R_MESSAGE_TIMEOUT", number(0, int, float), "seconds such as 60, or 0 for any time"),
+    Rule("uws4r.E037", "UWS4R_RECEIVE_BUFFER", number(1, int), "bytes such as 67108864"),
+    Rule("uws4r.E038", "UWS4R_PUBLISH_BUFFER_SIZE", number(1, int), "bytes such as 16777216"),
 )
 
 

@@ -145,6 +145,16 @@ class Conf:
         return self._get("UWS4R_FRAME_TIMEOUT", 60)
 
     @property
+    def UWS4R_MESSAGE_TIMEOUT(self) -> float:
+        """Seconds from the first byte of a client's message to its last; longer closes with 1008. 0: any. 60."""
+        return self._get("UWS4R_MESSAGE_TIMEOUT", 60)
+
+    @property
+    def UWS4R_RECEIVE_BUFFER(self) -> int:
+        """Bytes of messages that a worker's clients have begun; beyond it the largest are closed with 1013. 64 MiB."""
+        return self._get("UWS4R_RECEIVE_BUFFER", 64 << 20)
+
+    @property
     def UWS4R_MAX_CONNECTIONS_PER_IP(self) -> int:
         """Websockets of one address in one worker; more are answered 429. 0: any number. 0."""
         return self._get("UWS4R_MAX_CONNECTIONS_PER_IP", 0)
@@ -173,6 +183,11 @@ class Conf:
     def UWS4R_PUBLISH_BUFFER(self) -> int:
         """Messages of clients that a worker keeps while Redis is away; one more closes its client with 1013. 1000."""
         return self._get("UWS4R_PUBLISH_BUFFER", 1000)
+
+    @property
+    def UWS4R_PUBLISH_BUFFER_SIZE(self) -> int:
+        """Bytes of clients' messages that may wait for Redis in a worker. 16 MiB."""
+        return self._get("UWS4R_PUBLISH_BUFFER_SIZE", 16 << 20)
 
     @property
     def UWS4R_MAX_CONNECTIONS(self) -> int:

@@ -56,8 +56,10 @@ class Hub:
     def __init__(self, redis: Callable[[], RedisConnection], options: HubOptions | None = None) -> None:
         self.options = options or HubOptions()
         self.pid = os.getpid()
+        options = self.options
+        self._limits = Limits(options.max_message_size, options.max_message_rate, options.max_byte_rate)
         self.fanout = Fanout()
-        self.loop = Loop(self.fanout, self.options.max_queue)
+        self.loop = Loop(self.fanout, options.max_queue, self._limits)
         self.draining = False  # no new connections: the worker stops
         self.over = False  # ended before its worker; the next client gets a new hub
         self.engine: Any = None  # what an engine keeps with its hub
@@ -77,8 +79,8 @@ class Hub:
         self._overrides: dict[Connection, Overrides] = {}  # of the few whose subscriber class has some
         self._left: dict[Connection, Callable[[], None]] = {}  # of those that somebody counts
         self._ticking = False
-        options = self.options
-        self._limits = Limits(options.max_message_size, options.max_message_rate, options.max_byte_rate)
+        # One message is always accepted, however large it may be.
+        self._receive_buffer = max(options.receive_buffer, 2 * options.max_message_size)
         self.fanout.on_tapped = self._tapped
         self.fanout.compress_over = self.options.compress_over
         # Whether a client is slow is asked for each frame in its queue but the first.
@@ -86,7 +88,8 @@ class Hub:
         self.fanout.control = self.options.control
         self.fanout.heartbeat = heartbeat = self.options.heartbeat
         self._heartbeats = Heartbeats(heartbeat, self.loop, self.fanout, self.call_later) if heartbeat else None
-        self.outbox = Outbox(self.loop, self.fanout, options.publish_buffer, self.guarded, self.call_later)
+        byte_room = max(options.publish_buffer_size, 2 * options.max_message_size)
+        self.outbox = Outbox(self.loop, self.fanout, options.publish_buffer, byte_room, self.guarded, self.call_later)
         # How to wait for the hub outside of it; an engine that shares a thread with its callers has its own way.
         self.wait_for: Callable[[threading.Event, float], bool] = threading.Event.wait
         self.keeper = LinkKeeper(
@@ -135,7 +138,7 @@ class Hub:
     @property
     def has_more(self) -> bool:
         """Whether the next turn has something to do that :meth:`fileno` does not tell of."""
-        return self.keeper.more
+        return self.keeper.more or self.loop.has_input
 
     def run_once(self, block: bool = True) -> bool:
         """
@@ -146,11 +149,9 @@ class Hub:
         """
         loop = self.loop
         loop.wait(block and not self.keeper.more and not self._commands and not self._arrivals)
-        received = loop.received_from()  # holds them, whatever the commands and the link do to them
         self._run_commands()
         self.keeper.read()
-        for connection in received:
-            self.guarded(self._read_client, connection)
+        self._read_clients()
         for connection in loop.due():
             self.guarded(self._timer, connection)
         self._run_calls()
@@ -158,6 +159,20 @@ class Hub:
         self._flush()
         loop.arm(self._calls[0][0] if self._calls else 0.0)
         return not self.stopped.is_set()
+
+    def _read_clients(self) -> None:
+        while (connection := self.loop.next_received(False)) is not None:
+            self.guarded(self._read_client, connection)
+        if self.loop.has_heavy:
+            self.outbox.send_waiting()
+            self._flush()  # nobody waits for those who keep us busy
+            while (connection := self.loop.next_received(True)) is not None:
+                self.guarded(self._read_client, connection)
+        if self._limits.unfinished > self._receive_buffer:
+            # To well below the limit: not again for each piece that comes.
+            for connection in self.loop.crowding(self._receive_buffer * 3 // 4):
+                logger.warning("%s is closed: messages that are not whole take too much memory", connection)
+                self.guarded(self._fail, connection, CloseCode.TRY_AGAIN_LATER, "too many unfinished messages")
 
     def _run_commands(self) -> None:
         for _ in range(len(self._commands)):
@@ -240,7 +255,7 @@ class Hub:
                 self.loop.receive_early(connection, early)
             else:
                 self.loop.receive_from(connection)
-            self.guarded(self._read_client, connection)
+            self._read_clients()
 
     def _welcome(self, connection: Connection) -> None:
         attachment = connection.attachment
@@ -261,9 +276,10 @@ class Hub:
 
     def _tick(self) -> None:
         """Once a second, as long as there are connections."""
-        stuck, expired = self.loop.sweep(self.options.frame_timeout, int(time.time()))
+        options = self.options
+        stuck, expired = self.loop.sweep(options.frame_timeout, options.message_timeout, int(time.time()))
         for connection in stuck:
-            self.guarded(self._fail, connection, CloseCode.POLICY_VIOLATION, "a frame that did not become whole")
+            self.guarded(self._fail, connection, CloseCode.POLICY_VIOLATION, "a message that did not become whole")
         if self.each_second is not None:
             self.each_second(expired)
         self._ticking = self.loop.count > 0
@@ -280,8 +296,8 @@ class Hub:
         connection.attachment = None
 
     def _read_client(self, connection: Connection) -> None:
-        if connection.is_gone:
-            return
+        if connection.publishes and self.outbox.full:
+            self.outbox.pause(connection)  # what it has sent waits where it is
         try:
             while connection.reads and (event := connection.next_event()) is not None:
                 opcode, payload = event
@@ -295,9 +311,11 @@ class Hub:
                     self._message(connection, payload, opcode == TEXT)
         except ProtocolError as error:
             self._fail(connection, error.close_code, str(error))
-        if connection.ended and connection.queued:
+        if not connection.ended or connection.unread:
+            return
+        if connection.queued:
             self.fanout.mark_dirty(connection)  # one try to get our close frame out; then the flush reports it
-        elif connection.ended:
+        else:
             self._drop(connection)
 
     def _message(self, connection: Connection, payload: bytes, text: bool) -> None:
@@ -354,6 +372,8 @@ class Hub:
         self._leave(connection)
         self.fanout.write(connection, Opcode.CLOSE, encode_close(code, reason))
         connection.set_state(state)
+        if state == LINGERING:
+            self.loop.deafen(connection)
         self.loop.set_timer(connection, CLOSE_TIME)
 
     def _leave(self, connection: Connection) -> None:
@@ -417,6 +437,8 @@ class Hub:
         left = interval + self.options.ping_timeout - silence
         if connection.paused:  # its pong would not be read
             self.loop.set_timer(connection, interval)
+        elif connection.pinged and left < 0.2 and self.loop.unread(connection):
+            self.loop.set_timer(connection, 1.0)  # we are late, and the pong may be there
         elif connection.pinged and left < 0.2:  # two ticks of the wheel
             self._fail(connection, CloseCode.INTERNAL_ERROR, "no answer to the ping")
         elif connection.pinged:

@@ -37,11 +37,14 @@ def make_hub(read_session: ReadSession, server: Mapping[str, Any], raise_limit: 
             max_queue=conf.UWS4R_MAX_QUEUE,
             compress_over=conf.UWS4R_COMPRESSION or 0,  # None: nobody is offered it
             publish_buffer=conf.UWS4R_PUBLISH_BUFFER,
+            publish_buffer_size=conf.UWS4R_PUBLISH_BUFFER_SIZE,
             heartbeat=conf.WS4REDIS_HEARTBEAT.encode() if conf.WS4REDIS_HEARTBEAT else None,
             threads=conf.UWS4R_THREADS,
             max_message_rate=conf.UWS4R_MAX_MESSAGE_RATE,
             max_byte_rate=conf.UWS4R_MAX_BYTE_RATE,
             frame_timeout=conf.UWS4R_FRAME_TIMEOUT,
+            message_timeout=conf.UWS4R_MESSAGE_TIMEOUT,
+            receive_buffer=conf.UWS4R_RECEIVE_BUFFER,
             control=control_channel().encode(),
         ),
     )

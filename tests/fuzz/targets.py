@@ -74,9 +74,11 @@ def pieces(data: bytes, cuts: Iterable[int]) -> Iterator[bytes]:
 # ---------------------------------------------------------------- the decoder
 
 
-def decoded(parts: Iterable[bytes], max_size: int, deflate: bool = False) -> tuple[Events, int, int]:
+def decoded(
+    parts: Iterable[bytes], max_size: int, deflate: bool = False, hurried: bool = False
+) -> tuple[Events, int, int]:
     """The same as :func:`tests.fuzz.model.verdict`, from the decoder: here the bytes are those fed until then."""
-    decoder = FrameDecoder(max_size, deflate)
+    decoder = FrameDecoder(max_size, deflate, hurried)
     events: Events = []
     fed = 0
     for part in parts:
@@ -147,6 +149,7 @@ def inflater(data: bytes) -> None:
     whole = decoded([wire], max_size, True)[:2]
     assert decoded([masked_frame(opcode, packed, reserved=4)], max_size, True)[:2] == whole
     assert decoded(pieces(wire, cuts), max_size, True)[:2] == whole
+    assert decoded([wire], max_size, True, hurried=True)[:2] == whole
     assert decoded((wire[i : i + 1] for i in range(len(wire))), max_size, True)[:2] == whole
     events, code = whole
     payload, expected = inflated(packed, max_size)

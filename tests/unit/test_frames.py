@@ -23,8 +23,18 @@ CONTINUATION = 0x0
 def events(
     data: bytes, cuts: Sequence[int] = (), max_size: int = 1 << 20, deflate: bool = False
 ) -> list[tuple[int, bytes]]:
-    """What comes out when ``data`` is fed in pieces; a refusal is the last event: ``(-1, code)``."""
-    decoder = FrameDecoder(max_size, deflate)
+    """
+    What comes out when ``data`` is fed in pieces; a refusal is the last event: ``(-1, code)``.
+
+    Of what is compressed it is the same for a decoder that pauses all the time.
+    """
+    out = _events(FrameDecoder(max_size, deflate), data, cuts)
+    if deflate:
+        assert _events(FrameDecoder(max_size, deflate, hurried=True), data, cuts) == out
+    return out
+
+
+def _events(decoder: FrameDecoder, data: bytes, cuts: Sequence[int]) -> list[tuple[int, bytes]]:
     out: list[tuple[int, bytes]] = []
     edges = [0, *sorted(cuts), len(data)]
     try:

@@ -73,7 +73,7 @@ def test_a_frame_that_does_not_become_whole_is_1008(make: Callable[..., Bench]) 
     wait_until(lambda: bench.call(lambda: bench.hub.loop.silence(connection)) > 0.5, "half a second")
     slow.send_raw(whole[10:])
     assert idle.receive() == "whole in the end"
-    assert closed_with(half) == (1008, b"a frame that did not become whole")
+    assert closed_with(half) == (1008, b"a message that did not become whole")
     # Between two frames of a message there may be any time.
     between.send_raw(masked_frame(0, b"and its end"))
     assert idle.receive() == "a fragment, and its end"

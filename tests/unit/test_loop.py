@@ -20,7 +20,7 @@ class Owner:
     """A loop, and the clients' ends of what it has."""
 
     def __init__(self) -> None:
-        self.loop = Loop(Fanout(), 1 << 20)
+        self.loop = Loop(Fanout(), 1 << 20, LIMITS)
         self.clients: list[socket.socket] = []
 
     def add(self) -> Connection:
