@@ -18,6 +18,7 @@ cdef enum:
     PAUSED_BY_LINK = 1       # reasons to receive nothing from a client: Redis is slower than it
     PAUSED_BY_OVERRIDES = 2  # methods of its subscriber are
     PAUSED_BY_INTAKE = 4     # there is input of it that has not been looked at
+    PAUSED_BY_FETCHES = 8    # its place on the link has not been asked for
 
 
 cdef struct Subscription:

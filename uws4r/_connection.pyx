@@ -462,6 +462,11 @@ cdef class Connection:
         return self.client.paused != 0
 
     @property
+    def goes_on(self):
+        """Whether there is input of the client that the hub may look at as soon as it has time."""
+        return self.client.paused == PAUSED_BY_INTAKE
+
+    @property
     def tapped(self):
         """Whether what the client would get is handed to the hub; to be set before it joins a channel."""
         return bool(self.client.tapped)

@@ -85,6 +85,8 @@ cdef class Intake:
     cdef void put(self, Client *client) noexcept nogil:
         # At the end of its line. Heavy is who has used more time than its part by more than the grace.
         cdef Line *line
+        if self.lent:  # the engine goes on with it
+            return
         client.heavy = client.work_until > nanoseconds() + GRACE
         line = &self.heavy if client.heavy else &self.light
         client.line_next = NULL
@@ -103,7 +105,7 @@ cdef class Intake:
                 continue
             client.received = 0
             self.keep(client)
-            if client.paused != PAUSED_BY_INTAKE:  # somebody else goes on with it, or there is nothing left of it
+            if client.paused != PAUSED_BY_INTAKE:  # nothing is left of it, or it has to wait for something else
                 continue
             line = &self.heavy if client.heavy else &self.light
             client.line_next = line.first

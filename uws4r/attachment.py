@@ -124,7 +124,9 @@ class Attachment:
     overrides: Overrides | None = None
     left: Callable[[], None] | None = None  # called when the connection is closed, or never came to be
     channels: list[Channel] = field(default_factory=list)  # the hub's, of ``subscribe``
-    asked: int = 0  # number of the fetch whose reply makes the connection join
+    asked: int = 0  # number of the question whose answer makes the connection join
+    in_vain: int = 0  # links that were lost while its channels' last messages were read
+    alone: bool = False  # those are read for it alone: together with others' they were too much, or refused
 
     def abandon(self, goodbye: bytes = b"") -> None:
         """

@@ -102,7 +102,7 @@ class Hub:
             self.call_later,
             wait_for=lambda event, seconds: self.wait_for(event, seconds),
             answered=lambda connection, reply: self.guarded(self._join, connection, reply),
-            refused=lambda connection: self._fail(connection, CloseCode.INTERNAL_ERROR, "Redis refused"),
+            refused=lambda connection, code, reason: self.guarded(self._fail, connection, code, reason),
         )
         self.call_soon(self.keeper.connector.start)
 
@@ -245,16 +245,17 @@ class Hub:
 
     def receive(self, connection: Connection, early: bytes = b"") -> None:
         """
-        Receive from a connection that the engine has found readable.
+        Receive from a connection that the engine has found readable, or that goes on with what it has sent.
 
         Args:
             early: What a server has read of it itself; received instead.
         """
-        if not connection.is_gone and not connection.paused:
-            if early:
-                self.loop.receive_early(connection, early)
-            else:
-                self.loop.receive_from(connection)
+        self.keeper.fetches.send()  # what it publishes comes after it
+        if early and not connection.is_gone:
+            self.loop.receive_early(connection, early)
+            self._read_clients()
+        elif not connection.is_gone and (connection.goes_on or not connection.paused):
+            self.loop.receive_from(connection)
             self._read_clients()
 
     def _welcome(self, connection: Connection) -> None:
@@ -272,7 +273,7 @@ class Hub:
                 self.keeper.subscribe(channel)
         for opcode, payload in attachment.greeting:
             self.fanout.write(connection, opcode, payload)
-        self.keeper.ask(connection)
+        self.keeper.fetches.ask(connection)
 
     def _tick(self) -> None:
         """Once a second, as long as there are connections."""
@@ -382,6 +383,7 @@ class Hub:
         if connection.attachment is not None:  # has joined none, or was interrupted while joining
             channels = connection.attachment.channels
             connection.attachment = None
+            self.keeper.fetches.forget(connection)
         for channel in channels:
             self._unwant(channel)
 
@@ -399,7 +401,7 @@ class Hub:
                 self.fanout.leave(connection, channel)
             self._unwant(channel)
         if attachment is not None:
-            self.keeper.ask(connection)  # the reply that is on its way has values for all of them
+            self.keeper.fetches.ask(connection)  # the reply that is on its way has values for all of them
 
     def _unwant(self, channel: Channel) -> None:
         if self.fanout.unwant(channel):

@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from itertools import count
 from typing import Any
 
 import hiredis
@@ -23,7 +22,9 @@ from uws4r._hub import Loop
 from uws4r._outbox import Outbox
 from uws4r.connector import LONGEST_PAUSE, Connector
 from uws4r.errors import LinkError
+from uws4r.fetches import Fetches
 from uws4r.link import Link, is_replica, passes
+from uws4r.rfc6455 import CloseCode
 
 logger = logging.getLogger("uws4r.link")
 
@@ -41,8 +42,8 @@ class LinkKeeper:
         control: The channel of orders for workers; None where nobody takes any.
         call_soon, call_later: See :meth:`uws4r.hub.Hub.call_soon`, :meth:`uws4r.hub.Hub.call_later`.
         wait_for: Waits for an event at most so many seconds, and returns whether it is set.
-        answered: Given a connection that waits for its place on the link, and the reply that stands there.
-        refused: Given a connection that Redis denies what it needs.
+        answered: Given a connection that waits for its place on the link, and the values that it finds there.
+        refused: Given a connection that is to be closed, with code and reason: Redis denies what it needs.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class LinkKeeper:
         call_later: Callable[[float, Callable[[], None]], None],
         wait_for: Callable[[threading.Event, float], bool],
         answered: Callable[[Connection, Any], None],
-        refused: Callable[[Connection], None],
+        refused: Callable[[Connection, int, str], None],
     ) -> None:
         self.link: Link | None = None
         self.links = 0  # ever
@@ -71,13 +72,12 @@ class LinkKeeper:
         self._control = control
         self._call_soon = call_soon
         self._call_later = call_later
-        self._answered = answered
         self._refused = refused
-        self._numbers = count(1)
         self._told_of_binary = False
         self._asked_at: float | None = None  # since when Redis owes an answer to HELLO, or was heard since
         self._again: set[bytes] = set()  # channels that a busy Redis has not subscribed to, or not unsubscribed from
         self._asking_again = False
+        self.fetches = Fetches(loop, lambda: self._again, self._ask_again, answered, refused, outbox.log_refusal)
         outbox.on_readonly = self._demoted
 
     @property
@@ -109,12 +109,7 @@ class LinkKeeper:
         self._again.clear()
         for channel in self._fanout.channels.values():
             link.subscribe(channel.name, self._subscribed, channel)
-        self._ask_all()
-
-    def _ask_all(self) -> None:
-        for waiting in self._loop.connections:
-            if waiting.attachment is not None:
-                self.ask(waiting)
+        self.fetches.opened(link)
 
     def lost(self, reason: str) -> None:
         """The link is of no use any more: let go of it, and make another."""
@@ -125,6 +120,7 @@ class LinkKeeper:
         self.more = False
         self._fanout.reply()  # what was pushed counts; what was expected will not come any more
         self._loop.unwatch_link()
+        self.fetches.lost()
         self._outbox.link_lost(lambda: link.close(reason))
         self.connector.lost()
 
@@ -199,7 +195,8 @@ class LinkKeeper:
             self.lost("Redis closed the connection")
 
     def write(self) -> None:
-        """Over TLS write what waits; else the hub's loop does it."""
+        """Ask for those who wait for a place on the link; over TLS write what waits, else the hub's loop does it."""
+        self.fetches.send()
         link = self.link
         if link is not None and not link.raw and link.has_output:
             try:
@@ -221,39 +218,12 @@ class LinkKeeper:
         if self.link is not None:
             self.link.unsubscribe(channel.name, self._unsubscribed, channel.name)
 
-    def ask(self, connection: Connection) -> None:
-        """Ask for a marker on the link, now or when there is one; where its reply stands, the connection joins."""
-        if self.link is None:
-            return
-        attachment = connection.attachment
-        attachment.asked = next(self._numbers)
-        context = (connection, attachment.asked)
-        if attachment.fetch and attachment.channels:
-            self.link.fetch([channel.name for channel in attachment.channels], self._fetched, context)
-        else:
-            self.link.greet(self._fetched, context)
-
     def tell(self, channel: bytes, data: bytes) -> None:
         """Publish something that no client listens to; while Redis is away nobody can be told."""
         if self.link is not None:
             self.link.publish((channel,), data, 0, lambda context, reply: None)
 
     # ------------------------------------------------------------ replies
-
-    def _fetched(self, context: tuple[Connection, int], reply: Any) -> None:
-        connection, asked = context
-        attachment = connection.attachment
-        if attachment is None or attachment.asked != asked or not connection.is_open:
-            return
-        if isinstance(reply, LinkError):
-            return  # asked anew as soon as the link is back
-        if passes(reply) or (self._again and any(channel.name in self._again for channel in attachment.channels)):
-            self._ask_again()  # not yet subscribed to all of them
-        elif isinstance(reply, Exception):
-            self._outbox.log_refusal(f"MGET of {connection}", reply)
-            self._refused(connection)
-        else:
-            self._answered(connection, reply)
 
     def _ask_again(self) -> None:
         """Redis was busy: soon ask anew for all that it has not done."""
@@ -273,7 +243,7 @@ class LinkKeeper:
                 self.subscribe(channel)
             else:
                 self.link.unsubscribe(name, self._unsubscribed, name)
-        self._ask_all()
+        self.fetches.ask_all()
 
     def _passed_over(self, name: bytes, reply: Any) -> bool:
         if passes(reply):
@@ -289,7 +259,7 @@ class LinkKeeper:
         for connection in self._loop.connections:
             waits = connection.attachment is not None and channel in connection.attachment.channels
             if waits or self._fanout.listens(connection, channel):
-                self._refused(connection)
+                self._refused(connection, CloseCode.INTERNAL_ERROR, "Redis refused")
 
     def _control_subscribed(self, context: Any, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError) and not self._passed_over(self._control or b"", reply):

@@ -8,7 +8,7 @@ websockets are unknown to it.
 
 import logging
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, cast
 
 import hiredis
@@ -107,10 +107,6 @@ class Link(Pipeline):
     def unsubscribe(self, name: bytes, answer: Answer, context: Any = None) -> None:
         """UNSUBSCRIBE from a channel; ``answer`` gets None or the error."""
         self.send((b"UNSUBSCRIBE", name), answer, context)
-
-    def fetch(self, names: Iterable[bytes], answer: Answer, context: Any = None) -> None:
-        """Read the persisted values of channels; ``answer`` gets a list, with None where there is none."""
-        self.send((b"MGET", *names), answer, context)
 
     def greet(self, answer: Answer, context: Any = None) -> None:
         """

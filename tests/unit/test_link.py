@@ -85,12 +85,12 @@ def note_unsent(unsent: list[int], number: int, reply: Any) -> None:
         unsent.append(number)
 
 
-def test_a_value_larger_than_what_may_wait(make: Callable[..., Bench], own_redis: RedisServer) -> None:
+def test_a_message_larger_than_what_may_wait(make: Callable[..., Bench], own_redis: RedisServer) -> None:
     own_redis.client.config_set("client-output-buffer-limit", "pubsub 0 0 0")
     size = 34 << 20
-    own_redis.client.set("broadcast:f", "x" * size)
     bench = make(own_redis, max_queue=1 << 30)
-    client = bench.open("broadcast:f")
+    client = bench.join("broadcast:f")
+    own_redis.client.publish("broadcast:f", "x" * size)
     assert client.receive() == "x" * size
     assert bench.hub.keeper.links == 1
 

@@ -126,8 +126,10 @@ class Requests:
                 self.hub.receive(connection, early)
             self._turn(slot)
             while not connection.is_gone:
-                if self._park(slot, connection):
+                if self._park(slot, connection) or connection.goes_on:
                     self.hub.receive(connection)
+                if connection.goes_on:
+                    self.hub.loop.wake()  # the pilot, which wakes this request again after everybody else's turn
                 self._turn(slot)
             self._parked[slot] = None
             while len(self._parked) == 1 and self.hub.busy:  # nobody else is there to see off what it has published
@@ -204,7 +206,7 @@ class Requests:
             wait(own)
         else:
             if connection is not None:
-                self._until[slot] = lambda: connection.is_gone or not connection.paused
+                self._until[slot] = lambda: connection.is_gone or connection.goes_on or not connection.paused
             self._server.async_sleep(seconds)
         self._server.suspend()
         if connection is not None:
