@@ -222,7 +222,7 @@ def _shortened(names: list[bytes], values: list[Any]) -> Iterable[Any]:
     for name, value in zip(names, values, strict=True):
         if isinstance(value, int):
             logger.warning(
-                "the last messages of one client's channels have more than %d bytes: that of %s is not sent to it",
+                "a client's last messages take more than %d bytes: the one of %s is not sent to it",
                 MOST_BYTES,
                 ascii(name),
             )

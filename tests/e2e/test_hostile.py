@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak import churn, fragments, handshakes, marks, noise, slow, vanishing
+from tests.soak import churn, fragments, greedy, handshakes, herd, marks, noise, slow, vanishing, waiting
 from tests.support.servers import ROOT, RedisServer
 from tests.support.site import Site
 
@@ -48,6 +48,33 @@ def test_a_message_without_end_is_1009_and_its_memory_is_free_again(served: Call
 @pytest.mark.malloc
 def test_fragments_of_one_byte_cost_at_most_twice_their_number(served: Callable[..., Site]) -> None:
     print(fragments.one_byte_fragments(served(), clients=500))
+
+
+@pytest.mark.malloc
+def test_a_compressed_message_without_end_takes_what_was_sent_and_has_a_deadline(served: Callable[..., Site]) -> None:
+    print(fragments.compressed_without_end(served(settings=fragments.DEADLINE), clients=100))
+
+
+@pytest.mark.malloc
+def test_unfinished_messages_have_a_budget(served: Callable[..., Site]) -> None:
+    site = served(settings={"UWS4R_RECEIVE_BUFFER": 16 << 20})
+    print(fragments.unfinished(site, clients=40, budget=16 << 20))
+
+
+@pytest.mark.parametrize("kind", list(greedy.kinds()))
+def test_nobody_waits_for_clients_that_send_all_the_time(served: Callable[..., Site], kind: str) -> None:
+    site = served(settings=greedy.PINGS, options=("--disable-logging",))
+    print(greedy.beside(site, kind, clients=50, seconds=5))
+
+
+def test_a_herd_does_not_cut_the_link(served: Callable[..., Site], own_redis: RedisServer) -> None:
+    site = served(redis=own_redis, settings=herd.SETTINGS)
+    print(herd.herd(site, facilities=60, clients=120, rounds=2))
+
+
+@pytest.mark.malloc
+def test_what_waits_for_redis_has_a_bound_in_bytes(served: Callable[..., Site], own_redis: RedisServer) -> None:
+    print(waiting.redis_away(served(redis=own_redis), clients=60))
 
 
 @pytest.mark.malloc

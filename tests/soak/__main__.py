@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.soak import churn, fragments, handshakes, idle, marks, noise, slow, vanishing
+from tests.soak import churn, fragments, greedy, handshakes, herd, idle, marks, noise, slow, vanishing, waiting
 from tests.support.fronts import Fronts
 from tests.support.servers import RedisServer
 from tests.support.site import Site, manage, serve, site_env
@@ -72,6 +72,24 @@ class Soak:
             yield fragments.endless(served(), 50)
             yield fragments.one_byte_fragments(served(), 2000)
 
+    def unfinished(self) -> Iterator[Figures]:
+        with self.serving(settings=QUIET) as served:
+            yield fragments.compressed_without_end(served(settings={**QUIET, **fragments.DEADLINE}), 500)
+            yield fragments.unfinished(served(), 200, 64 << 20)
+
+    def greedy(self) -> Iterator[Figures]:
+        for kind in greedy.kinds():
+            with self.serving(settings={**QUIET, **greedy.PINGS}, options=("--disable-logging",)) as served:
+                yield greedy.beside(served(), kind, 100, 20)
+
+    def herd(self) -> Iterator[Figures]:
+        with self.serving(settings={**QUIET, **herd.SETTINGS}) as served:
+            yield herd.herd(served(), 100, 400, 5)
+
+    def waiting(self) -> Iterator[Figures]:
+        with self.serving() as served:
+            yield waiting.redis_away(served(), 100)
+
     def churn(self) -> Iterator[Figures]:
         with self.serving(settings=QUIET, options=("--disable-logging",)) as served:
             yield churn.churn(served(), self.arguments.connections, self.seed, warm_up=10_000)
@@ -104,7 +122,10 @@ class Soak:
         return True
 
 
-PARTS = "slow", "vanishing", "marks", "noise", "fragments", "churn", "handshakes", "idle"
+PARTS = (
+    "slow", "vanishing", "marks", "noise", "fragments", "unfinished", "greedy", "herd", "waiting", "churn",
+    "handshakes", "idle",
+)  # fmt: skip
 
 
 def main() -> None:

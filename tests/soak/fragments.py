@@ -1,11 +1,12 @@
 """Messages in fragments that never end, or that are next to nothing: what a hub keeps of them."""
 
+import zlib
 from typing import Any
 
 from tests.soak.clients import Sentinel
 from tests.support.process import allocated, pss, worker_pid
 from tests.support.site import Site
-from tests.support.wire import CLOSE, TEXT, Client, masked_frame
+from tests.support.wire import CLOSE, PING, PONG, TEXT, Client, masked_frame
 
 PATH = "/ws/fragments?publish-broadcast"
 LIMIT = 1 << 20  # UWS4R_MAX_MESSAGE_SIZE's default
@@ -98,3 +99,91 @@ def one_byte_fragments(site: Site, clients: int, fragments: int = 4096) -> dict[
     assert each_pss <= 2 * fragments, f"{fragments} fragments of one byte cost {each_pss} bytes of PSS"
     site.uwsgi.assert_healthy()
     return {"clients": clients, "fragments": fragments, "each costs bytes": round(each), "in PSS": round(each_pss)}
+
+
+DEADLINE = {"UWS4R_PING_INTERVAL": 0.5, "UWS4R_PING_TIMEOUT": 5, "UWS4R_MESSAGE_TIMEOUT": 3}
+
+
+def compressed_without_end(site: Site, clients: int) -> dict[str, Any]:
+    """
+    So many clients send a KiB that stands for a MiB, never end the message, and answer every ping.
+
+    It takes what they have sent, and they are closed with 1008 when the deadline of a message is over.
+    """
+    bomb = zlib.compressobj(9, wbits=-15)
+    packed = bomb.compress(b"x" * LIMIT) + bomb.flush(zlib.Z_SYNC_FLUSH)
+    opened = []
+    for _ in range(clients):
+        client = site.connect(PATH, {"Sec-WebSocket-Extensions": "permessage-deflate"})
+        client.ping()
+        opened.append(client)
+    settle(site)
+    before = allocated(site)
+    for client in opened:
+        client.send_raw(masked_frame(TEXT, packed, reserved=4, final=False))
+    settle(site)
+    each = (allocated(site) - before) / clients
+    assert each < 8192, f"a message of {len(packed)} bytes without an end takes {each:.0f}"
+    pings = 0
+    for client in opened:
+        while (frame := client.frame()).opcode == PING:
+            client.send_raw(masked_frame(PONG, frame.payload))
+            pings += 1
+        assert frame.close_code == 1008, frame
+    site.close_clients()
+    site.uwsgi.assert_healthy()
+    return {
+        "clients": clients,
+        "sent bytes": len(packed),
+        "each costs bytes": round(each),
+        "pings": pings,
+        "code": 1008,
+    }
+
+
+def unfinished(site: Site, clients: int, budget: int) -> dict[str, Any]:
+    """So many clients begin a message of nearly 1 MiB: the worker takes no more than its budget; the largest go."""
+    pid = worker_pid(site)
+    with Sentinel(site) as sentinel:
+        opened = [site.connect(PATH) for _ in range(clients)]
+        modest = site.join("/ws/modest?subscribe-broadcast&publish-broadcast&echo")
+        modest.send_raw(masked_frame(TEXT, b"begun", final=False))
+        settle(site)
+        before, kib = allocated(site), pss(pid)
+        data = masked_frame(TEXT, b"x" * (LIMIT - 1), final=False)
+        most = most_kib = 0
+        for client in opened:
+            try:
+                client.send_raw(data)
+            except OSError:
+                pass  # closed already
+            most = max(most, allocated(site) - before)
+            most_kib = max(most_kib, pss(pid) - kib)
+        modest.send_raw(masked_frame(0, b", ended"))
+        assert modest.receive() == "begun, ended"
+        codes = [code_of(client) for client in opened]
+        for client in opened:
+            client.sock.close()
+    assert set(codes) == {0, 1013}, codes
+    assert most < budget + 8 * LIMIT, f"{most} bytes, of {budget}"
+    site.uwsgi.assert_healthy()
+    return {
+        "clients": clients,
+        "budget MiB": budget >> 20,
+        "most MiB": most >> 20,
+        "in PSS": most_kib >> 10,
+        "closed with 1013": codes.count(1013),
+        "sentinel's slowest ms": round(sentinel.slowest * 1000),
+    }
+
+
+def code_of(client: Client) -> int:
+    """The code that a client has been closed with; 0 where it is open."""
+    try:
+        client.send_raw(masked_frame(PING, b"open?"))
+        while (frame := client.frame()).opcode != CLOSE:
+            if frame.opcode == PONG:
+                return 0
+    except (ConnectionResetError, BrokenPipeError):
+        return 1013  # it was still sending
+    return frame.close_code
