@@ -21,6 +21,10 @@ cdef enum:
     PAUSED_BY_FETCHES = 8    # its place on the link has not been asked for
 
 
+cdef enum:
+    HEAVY = 4  # the first level of clients that others need not wait for
+
+
 cdef struct Subscription:
     void *channel       # a Channel of the hub, which outlives this entry
     uint32_t index      # of this client among the channel's listeners
@@ -58,7 +62,7 @@ cdef struct Client:
     uint8_t pinged        # an unanswered ping is out
     uint8_t ended         # end of input, or an error of the socket
     uint8_t answered      # the client's close frame is here: nothing to wait for after the flush
-    uint8_t heavy         # in the line of those that have used more than their part of the hub's time
+    uint8_t level         # by how much of the hub's time it has used of late
     # Then what receiving touches.
     void *owner           # the Connection; alive as long as the loop's list holds it
     Decoder *decoder      # NULL between two messages: an idle client needs none
@@ -69,7 +73,8 @@ cdef struct Client:
     uint32_t received     # 1 + index among those that this turn has received from, 0 for not there
     Client *line_next     # the intake's lines
     Client **line_link    # what points to this client there, NULL when it is in none
-    uint64_t work_until   # nanoseconds of the hub's clock: up to when the time spent for the client is its part
+    uint32_t used         # microseconds spent on what it sends; half of that is forgotten in a second
+    uint32_t used_at      # milliseconds of the hub's clock, as many as fit: when that was
     uint64_t bytes_in
     uint64_t heard        # milliseconds of the hub's clock, of the last bytes received
     double messages_until  # the same: up to when what the client has sent is its share

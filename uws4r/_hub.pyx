@@ -256,7 +256,7 @@ cdef class Loop:
 
     @property
     def has_heavy(self):
-        """Whether this turn has received from clients that come after the others: they have used more than their part."""
+        """Whether this turn has received from clients that come after the others: they have used much of the hub's time."""
         return self.intake.received_count > self.intake.light_count
 
     def next_received(self, bint heavy):
@@ -266,7 +266,7 @@ cdef class Loop:
         To be called until it returns None: only then the last one's share is over.
 
         Args:
-            heavy: Of those that have used more than their part of the time; first of the others.
+            heavy: One of those that have used much of the hub's time; to be called first for the others.
         """
         cdef Client *client = self.intake.next(heavy)
         return None if client == NULL else <Connection><PyObject *>client.owner
@@ -358,7 +358,7 @@ cdef class Loop:
         self.watch(client.fd, EPOLL_CTL_ADD, 0 if self.intake.lent else EPOLLIN, <uint64_t>client)
         if not client_remember(client):
             raise MemoryError
-        client.opened = client.heard = milliseconds()
+        self.intake.add(client)
         Py_INCREF(connection)
         self.clients[self.count] = client
         self.count += 1

@@ -2,9 +2,9 @@
 Whose input is read next, how much of it, and for how long.
 
 A turn has a budget of time for what clients send, and each client a share of it. A client that was passed over comes
-first in the next turn. Time is charged to whoever caused it: a client that has used more than its part is *heavy*, and
-is read after those that have not. What is left of its input when its share is over is kept, and until that is used up
-nothing more is received from it, so TCP makes it wait.
+first in the next turn. Time is charged to whoever caused it: clients that have used little of it lately come before those
+that have used more, and the *heavy* ones after everything that the others wait for is done. What is left of a client's
+input when its share is over is kept, and until that is used up nothing more is received from it, so TCP makes it wait.
 """
 
 cimport cython
@@ -12,8 +12,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from uws4r._clock cimport nanoseconds, worked
-from uws4r._connection cimport CLOSING, GONE, PAUSED_BY_INTAKE, Client, Limits, client_drop_message
+from uws4r._clock cimport milliseconds, nanoseconds, worked
+from uws4r._connection cimport CLOSING, GONE, HEAVY, PAUSED_BY_INTAKE, Client, Limits, client_drop_message
 
 
 cdef extern from "<sys/epoll.h>" nogil:
@@ -42,15 +42,28 @@ cdef extern from "<errno.h>" nogil:
 cdef enum:
     TURN = 3000000             # nanoseconds that a turn spends on what clients send
     SHARE = 250000             # of them, for one client
-    PART = 200                 # a client may use one part in so many of the time, on the average; then it is heavy
-    GRACE = 250000000          # nanoseconds by which it may be ahead of that: 1.25 ms of work at once
+    HALF = 1000                # milliseconds in which half of what a client has used is forgotten
+    LEAST = 500                # microseconds: who has used more is one level up, and one more each time that it doubles
+    NEWCOMER = 6000            # microseconds that a new client counts as having used: it has to show first that it is modest
+    OTHER_WAY = 8              # of so many turns, one begins with those that have used most, lest they starve
     CHEAP = 100000             # nanoseconds that are charged without asking what the processor did in them
-    ARENA = 1 << 20            # bytes that one turn receives from the light clients together
+    ARENA = 1 << 20            # bytes that one turn receives from those that are not heavy together
     CLIENT_SHARE = 1 << 16     # and from one of them
     HEAVY_SHARE = 1 << 13      # from a heavy one, unless it is the only one
     HEAVIES = 128              # of those, in one turn
+    HEAVY_ARENA = HEAVIES * HEAVY_SHARE
     KEPT = 4 << 20             # bytes of input left of earlier turns, beyond which no client is given more than a heavy one
     ROOM = 512                 # clients in one turn
+
+
+cdef uint32_t used_lately(const Client *client, uint32_t now) noexcept nogil:
+    # Microseconds; in between two halvings it falls in a straight line.
+    cdef uint32_t passed = now - client.used_at  # however often the milliseconds have overflown
+    cdef uint32_t used
+    if passed >= 32 * HALF:
+        return 0
+    used = client.used >> (passed // HALF)
+    return used - <uint32_t>(<uint64_t>used * (passed % HALF) // (2 * HALF))
 
 
 @cython.final
@@ -60,9 +73,9 @@ cdef class Intake:
     def __cinit__(self, int epoll, Limits limits not None):
         self.epoll = epoll
         self.limits = limits
-        self.light.end = &self.light.first
-        self.heavy.end = &self.heavy.first
-        self.arena = <uint8_t *>malloc(ARENA + max(HEAVIES * HEAVY_SHARE, CLIENT_SHARE))
+        for level in range(LEVELS):
+            self.lines[level].end = &self.lines[level].first
+        self.arena = <uint8_t *>malloc(ARENA + HEAVY_ARENA)
         self.received = <Client **>malloc(ROOM * sizeof(Client *))
         if self.arena == NULL or self.received == NULL:
             raise MemoryError
@@ -76,19 +89,34 @@ cdef class Intake:
         self.arena = NULL
         self.received = NULL
 
-    # ------------------------------------------------------------ the two lines
+    # ------------------------------------------------------------ the lines
+
+    cdef void add(self, Client *client) noexcept nogil:
+        # A client has come.
+        client.opened = client.heard = milliseconds()
+        client.used = NEWCOMER
+        client.used_at = <uint32_t>client.opened
 
     cdef bint waits(self) noexcept nogil:
         # Whether the next turn has input to work on that epoll does not tell of.
-        return self.light.first != NULL or self.heavy.first != NULL
+        cdef int level
+        for level in range(LEVELS):
+            if self.lines[level].first != NULL:
+                return True
+        return False
 
     cdef void put(self, Client *client) noexcept nogil:
-        # At the end of its line. Heavy is who has used more time than its part by more than the grace.
+        # At the end of its line.
         cdef Line *line
+        cdef uint32_t used
         if self.lent:  # the engine goes on with it
             return
-        client.heavy = client.work_until > nanoseconds() + GRACE
-        line = &self.heavy if client.heavy else &self.light
+        used = used_lately(client, <uint32_t>milliseconds()) // LEAST
+        client.level = 0
+        while used and client.level < LEVELS - 1:
+            used >>= 1
+            client.level += 1
+        line = &self.lines[client.level]
         client.line_next = NULL
         client.line_link = line.end
         line.end[0] = client
@@ -107,7 +135,7 @@ cdef class Intake:
             self.keep(client)
             if client.paused != PAUSED_BY_INTAKE:  # nothing is left of it, or it has to wait for something else
                 continue
-            line = &self.heavy if client.heavy else &self.light
+            line = &self.lines[client.level]
             client.line_next = line.first
             client.line_link = &line.first
             if line.first != NULL:
@@ -118,14 +146,13 @@ cdef class Intake:
 
     cdef void take(self, Client *client) noexcept nogil:
         # Off its line, if it is on one.
-        cdef Line *line = &self.heavy if client.heavy else &self.light
         if client.line_link == NULL:
             return
         client.line_link[0] = client.line_next
         if client.line_next != NULL:
             client.line_next.line_link = client.line_link
         else:
-            line.end = client.line_link
+            self.lines[client.level].end = client.line_link
         client.line_link = NULL
         client.line_next = NULL
 
@@ -143,26 +170,36 @@ cdef class Intake:
             self.put(client)
 
     cdef void receive(self) noexcept nogil:
-        cdef Client *client
-        cdef size_t used = 0, share
-        cdef uint32_t heavies = 0
+        cdef size_t used = 0
+        cdef size_t share = CLIENT_SHARE if self.kept < KEPT else HEAVY_SHARE
+        cdef int i
         self.turn_end = 0
         self.received_count = self.following = 0
-        while self.light.first != NULL and self.received_count < ROOM - HEAVIES:
-            client = self.light.first
-            share = CLIENT_SHARE if self.kept < KEPT else HEAVY_SHARE
-            if ARENA - used < share:
+        self.turns += 1
+        for i in range(HEAVY):
+            if not self.receive_line(&self.lines[i], &used, ARENA, share, ROOM - HEAVIES):
                 break
-            self.take(client)
-            used += self.receive_client(client, self.arena + used, share)
         self.light_count = self.received_count
         used = ARENA
-        share = CLIENT_SHARE if self.heavy.first != NULL and self.heavy.first.line_next == NULL else HEAVY_SHARE
-        while self.heavy.first != NULL and heavies < HEAVIES:
-            client = self.heavy.first
+        for i in range(HEAVY, LEVELS):
+            if self.turns % OTHER_WAY == 0:
+                i = LEVELS - 1 - (i - HEAVY)
+            share = HEAVY_SHARE
+            if self.light_count == self.received_count and self.lines[i].end == &self.lines[i].first.line_next:
+                share = CLIENT_SHARE  # it is the first, and the only one in its line
+            if not self.receive_line(&self.lines[i], &used, ARENA + HEAVY_ARENA, share, self.light_count + HEAVIES):
+                break
+
+    cdef bint receive_line(self, Line *line, size_t *used, size_t end, size_t share, uint32_t most) noexcept nogil:
+        # Whether there was room for all who wait there.
+        cdef Client *client
+        while line.first != NULL:
+            if end - used[0] < share or self.received_count >= most:
+                return False
+            client = line.first
             self.take(client)
-            used += self.receive_client(client, self.arena + used, share)
-            heavies += 1
+            used[0] += self.receive_client(client, self.arena + used[0], share)
+        return True
 
     cdef size_t receive_client(self, Client *client, uint8_t *buffer, size_t share) noexcept nogil:
         cdef ssize_t size = 0
@@ -177,7 +214,7 @@ cdef class Intake:
             else:
                 client.input_end += size
                 client.bytes_in += size
-                client.heard = nanoseconds() // 1000000
+                client.heard = milliseconds()
                 client.pinged = False
         self.received[self.received_count] = client
         self.received_count += 1
@@ -203,7 +240,7 @@ cdef class Intake:
 
     cdef Client *next(self, bint heavy) noexcept nogil:
         # The next client of this turn that is to be read, for a share of the time; NULL when there are no more of its
-        # kind, or no time. The light ones come first; of the heavy ones one at least goes on in each turn.
+        # kind, or no time. Of the heavy ones, which come last, one at least goes on in each turn.
         cdef uint64_t now
         cdef Client *client = NULL
         cdef uint32_t end = self.received_count if heavy else self.light_count
@@ -240,7 +277,8 @@ cdef class Intake:
             processor = worked()
             used = min(used, processor - self.worked)
             self.worked = processor
-        client.work_until = max(client.work_until, now) + used * PART
+        client.used = used_lately(client, <uint32_t>(now // 1000000)) + <uint32_t>(used // 1000)
+        client.used_at = <uint32_t>(now // 1000000)
         self.keep(client)
         if client.paused == PAUSED_BY_INTAKE:
             self.put(client)
@@ -312,7 +350,7 @@ cdef class Intake:
         if not client.paused & reason:
             return
         client.paused &= ~reason
-        client.heard = nanoseconds() // 1000000  # a silence that we imposed does not count
+        client.heard = milliseconds()  # a silence that we imposed does not count
         client.pinged = False
         if client.decoder != NULL:
             client.decoder.since = client.heard if client.decoder.since else 0

@@ -13,7 +13,7 @@ import logging
 import time
 from collections import deque
 
-from uws4r._connection cimport OPEN, PAUSED_BY_LINK, Client, Connection
+from uws4r._connection cimport HEAVY, OPEN, PAUSED_BY_LINK, Client, Connection
 from uws4r._fanout cimport Fanout
 from uws4r._frames cimport wrap
 from uws4r._pipeline cimport Pipeline
@@ -96,6 +96,7 @@ cdef class Outbox:
     cdef readonly object waiting    # a deque
     cdef object first               # those that come before it: of clients that do not keep the hub busy
     cdef set paused                 # clients whose messages have to wait
+    cdef set paused_first           # of them, those whose messages come first
     cdef list returned              # what a broken link has not sent, or Redis was too busy for
     cdef size_t on_the_way          # publishes that are not answered
     cdef size_t resting             # calls of rest() that are not over
@@ -114,6 +115,7 @@ cdef class Outbox:
         self.waiting = deque()
         self.first = deque()
         self.paused = set()
+        self.paused_first = set()
         self.returned = []
         self.quiet = {}
         self.answer = self.published  # made once, not for each message
@@ -121,15 +123,17 @@ cdef class Outbox:
     def __len__(self):
         return len(self.waiting) + len(self.first) + len(self.returned)
 
-    @property
-    def full(self):
-        """Whether Redis is there, and as many bytes wait for it as may."""
-        return self.link is not None and self.bytes >= self.byte_room
+    def crowded(self, Connection connection not None):
+        """Whether Redis is there, and so many bytes wait for it that the client's messages have to stay where they are."""
+        # Clients that keep the hub busy have half of the room, so that there is some for the others.
+        return self.link is not None and self.bytes >= (
+            self.byte_room // 2 if connection.client.level >= HEAVY else self.byte_room
+        )
 
     def pause(self, Connection connection not None):
         """Have the client wait until its messages can be published."""
         self.loop.pause(connection, PAUSED_BY_LINK)
-        self.paused.add(connection)
+        (self.paused if connection.client.level >= HEAVY else self.paused_first).add(connection)
 
     def put(self, Outgoing outgoing not None):
         """Publish a message, now or in its turn; return False where Redis is away and no more can wait."""
@@ -145,12 +149,12 @@ cdef class Outbox:
             client.outgoing
             or self.resting
             or self.doubted
-            or (self.waiting and client.heavy)
+            or (self.waiting and client.level >= HEAVY)
             or self.first
-            or not self.link.ready(client.heavy)
+            or not self.link.ready(client.level >= HEAVY)
         ):
             # Faster than Redis: it waits, and the client may not send more. Its messages stay in order.
-            self.wait(outgoing, self.waiting if client.heavy or client.outgoing else self.first)
+            self.wait(outgoing, self.waiting if client.level >= HEAVY or client.outgoing else self.first)
             self.pause(outgoing.connection)
         else:
             self.publish(outgoing)
@@ -183,8 +187,10 @@ cdef class Outbox:
             return
         while (outgoing := self.next()) is not None:
             self.attempt(self.publish_for, outgoing.connection, outgoing)
-        if not self.waiting and not self.first:
-            self.resume()
+        if not self.first:
+            self.resume(self.paused_first)
+            if not self.waiting:
+                self.resume(self.paused)
 
     def rest(self, double seconds):
         """Send nothing for so long: Redis is back, and other workers may not be subscribed again yet."""
@@ -209,7 +215,8 @@ cdef class Outbox:
         if self.lost > lost:
             logger.warning("%d messages of clients may be lost with the link", self.lost - lost)
         self.take_back()
-        self.resume()
+        self.resume(self.paused)
+        self.resume(self.paused_first)
 
     cdef hold(self):
         # Redis is busy: send nothing for a while, and then, in order, what it was too busy for.
@@ -233,9 +240,9 @@ cdef class Outbox:
         self.first.clear()
         self.returned.clear()
 
-    cdef resume(self):
-        while self.paused:
-            self.loop.resume(self.paused.pop(), PAUSED_BY_LINK)
+    cdef resume(self, set paused):
+        while paused:
+            self.loop.resume(paused.pop(), PAUSED_BY_LINK)
 
     def publish_for(self, connection, Outgoing outgoing not None):
         """Publish a message of this connection, now."""

@@ -297,7 +297,7 @@ class Hub:
         connection.attachment = None
 
     def _read_client(self, connection: Connection) -> None:
-        if connection.publishes and self.outbox.full:
+        if connection.publishes and self.outbox.bytes and self.outbox.crowded(connection):
             self.outbox.pause(connection)  # what it has sent waits where it is
         try:
             while connection.reads and (event := connection.next_event()) is not None:
