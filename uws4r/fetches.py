@@ -22,6 +22,7 @@ logger = logging.getLogger("uws4r.link")
 AT_ONCE = 200  # clients that share a read
 NAMES_AT_ONCE = 1000  # of different channels, in one read; of a client that has more, all
 BYTES = 4 << 20  # that a read brings back
+FEW_BYTES = 64 << 10  # the same for a client whose read has been lost with the link: so few are not what has cut it
 MOST_BYTES = 16 << 20  # the same for a client whose channels' messages take more; it is read for alone
 PAUSED_BY_FETCHES = 8  # a reason of Loop.pause: what a client publishes must not overtake its read
 
@@ -68,6 +69,7 @@ class Fetches:
         self._waiting: deque[Asked] = deque()
         self._unsent: list[Connection] = []  # of those, the ones that are not paused
         self._reading: list[Asked] | None = None  # those whose read is on the way
+        self._room = 0  # bytes that it brings back
 
     # ------------------------------------------------------------ the link
 
@@ -79,9 +81,10 @@ class Fetches:
     def lost(self) -> None:
         """The link is gone."""
         self._link = None
-        for connection, number in self._reading or ():
-            if _wants(connection, number):
-                connection.attachment.in_vain += 1
+        if self._room > FEW_BYTES:
+            for connection, number in self._reading or ():
+                if _wants(connection, number):
+                    connection.attachment.in_vain += 1
         self._reading = None
         self._waiting.clear()
         self._unsent.clear()
@@ -102,7 +105,11 @@ class Fetches:
         """Ask for a place on the link, now or when there is one; what was asked for this connection before is void."""
         attachment = connection.attachment
         attachment.asked = next(self._numbers)
-        if self._link is not None:
+        if self._link is None:
+            pass  # as soon as there is one
+        elif not (attachment.fetch and attachment.channels):
+            self._link.greet(self._greeted, (connection, attachment.asked))
+        else:
             self._waiting.append((connection, attachment.asked))
             self._unsent.append(connection)
 
@@ -135,7 +142,7 @@ class Fetches:
                 continue
             attachment = connection.attachment
             alone = attachment.in_vain or attachment.alone
-            wanted = [channel.name for channel in attachment.channels] if attachment.fetch else []
+            wanted = [channel.name for channel in attachment.channels]
             if batch and (alone or len(names) + len(wanted) > NAMES_AT_ONCE):
                 break
             self._waiting.popleft()
@@ -147,16 +154,12 @@ class Fetches:
             names.update(dict.fromkeys(wanted))
             self._loop.resume(connection, PAUSED_BY_FETCHES)
             if alone:
-                room = MOST_BYTES if attachment.alone else BYTES
+                room = MOST_BYTES if attachment.alone else FEW_BYTES
                 break
-        if not batch:
-            return
-        self._reading = batch
-        context = batch, list(names), room
-        if names:
-            link.send((b"EVAL", SCRIPT, b"%d" % len(names), *names, b"%d" % room), self._read_done, context)
-        else:
-            link.greet(self._read_done, context)
+        if batch:
+            self._reading, self._room = batch, room
+            words = b"EVAL", SCRIPT, b"%d" % len(names), *names, b"%d" % room
+            link.send(words, self._read_done, (batch, list(names), room))
 
     # ------------------------------------------------------------ the answer
 
@@ -168,7 +171,7 @@ class Fetches:
         if passes(reply):
             self._ask_again()
         elif not isinstance(reply, Exception):
-            self._hand_out(batch, dict(zip(names, reply, strict=False)) if names else {}, room)
+            self._hand_out(batch, dict(zip(names, reply, strict=False)), room)
         elif len(batch) > 1:
             for connection, _ in batch:  # one of them is to blame, and nobody knows which
                 if connection.attachment is not None:
@@ -176,6 +179,18 @@ class Fetches:
             self._put_back(batch)
         else:
             self._refuse(batch[0][0], reply)
+
+    def _greeted(self, context: Asked, reply: Any) -> None:
+        """The place of a client that wants no last messages."""
+        connection, number = context
+        if isinstance(reply, LinkError) or not _wants(connection, number):
+            return
+        if passes(reply) or not self._late().isdisjoint(channel.name for channel in connection.attachment.channels):
+            self._ask_again()
+        elif isinstance(reply, Exception):
+            self._refuse(connection, reply)
+        else:
+            self._answered(connection, None)
 
     def _hand_out(self, batch: list[Asked], values: dict[bytes, Any], room: int) -> None:
         late = self._late()
@@ -188,10 +203,8 @@ class Fetches:
             if late and not late.isdisjoint(wanted):
                 self._ask_again()
                 continue
-            found = [values.get(name) for name in wanted] if attachment.fetch else None
-            if found is None:
-                self._answered(connection, None)
-            elif errors := [value for value in found if isinstance(value, Exception)]:
+            found = [values.get(name) for name in wanted]
+            if errors := [value for value in found if isinstance(value, Exception)]:
                 self._refuse(connection, errors[0])
             elif not any(isinstance(value, int) for value in found):
                 self._answered(connection, found)
