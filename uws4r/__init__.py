@@ -12,7 +12,7 @@ The modules in reading order, from the wire to the web; each imports only from t
 - ``_pipeline`` what Redis is told and says, ``_hub`` the C loop
 - ``link`` the one Redis connection, ``connector`` makes it
 - ``attachment`` what a hub is told, ``threads`` for what may block, ``counters``, ``_outbox`` what clients publish,
-  ``heartbeat``, ``keeper`` keeps a hub linked
+  ``heartbeat``, ``keeping`` how much of it Redis keeps, ``keeper`` keeps a hub linked
 - ``hub`` decides, ``sessions`` whether logins still hold, ``control`` carries out orders
 - ``shield`` against uWSGI's parser of frames, ``engines`` make a hub run, ``worker`` makes one
 - ``_descriptors``, ``handshake``, ``detached`` from its request or ``native``: how a websocket opens; ``logins``,

@@ -241,6 +241,19 @@ RULES = (
     ),
     Rule("uws4r.E031", "WS4REDIS_CONNECTION", certificates, "the path of a file that the workers' user can read"),
     Rule("uws4r.E032", "UWS4R_MODE", mode, '"detached" or "native"'),
+    Rule("uws4r.E033", "UWS4R_KEEP_RATE", number(0, int, float), "bytes a second such as 65536, or 0 for no limit"),
+    Rule(
+        "uws4r.E034",
+        "UWS4R_KEEP_RATE_PER_IP",
+        number(0, int, float),
+        "bytes a second such as 262144, or 0 for no limit",
+    ),
+    Rule(
+        "uws4r.E035",
+        "UWS4R_KEEP_RATE_PER_WORKER",
+        number(0, int, float),
+        "bytes a second such as 1048576, or 0 for no limit",
+    ),
 )
 
 

@@ -85,6 +85,9 @@ WRONG = [
     ("E027", "UWS4R_MAX_CHANNELS", 0, "is no whole number of at least 1"),
     ("E032", "UWS4R_MODE", "async", "is no mode"),
     ("E028", "UWS4R_SESSION_CHECK", "60", "is no number of at least 0"),
+    ("E033", "UWS4R_KEEP_RATE", -1, "is no number of at least 0"),
+    ("E034", "UWS4R_KEEP_RATE_PER_IP", "256 KiB", "is no number of at least 0"),
+    ("E035", "UWS4R_KEEP_RATE_PER_WORKER", None, "is no number of at least 0"),
 ]
 
 
