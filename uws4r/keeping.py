@@ -26,6 +26,7 @@ SLACK = 0.1  # of the time that a message is kept: so long a websocket that has 
 MOST = 4096  # addresses, and owners of debts, that are told apart
 LOG_PAUSE = 60.0  # seconds between two lines of a kind
 
+HERE = "127.0.0.1", "::1"  # a proxy on this machine that UWS4R_PROXIES does not name: the address is nobody's
 OTHERS = ""  # in a table that is full: all who have no place of their own in it
 
 
@@ -172,7 +173,8 @@ class Keeping:
                 del self._shares[one]
             self._enough = 2 * len(self._shares) + 64
         who = Identity.parsed(connection.identity)
-        address, user = share_of(who.address), who.user.removeprefix("-")
+        address = "" if who.address in HERE else share_of(who.address)
+        user = "" if who.user == "-" else who.user
         owner = f"{address} {user}" if address or user else ""
         share = self._shares[connection] = Share(address, owner, self._debts.take(owner) if owner else 0.0)
         return share

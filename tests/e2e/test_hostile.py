@@ -59,6 +59,13 @@ def test_strangers_do_not_fill_redis(
     print(keep.flood(site, 4, random.randrange(1 << 32), addresses, each, forwarded))
 
 
+def test_strangers_do_not_fill_redis_through_a_subscriber_class(
+    served: Callable[..., Site], own_redis: RedisServer
+) -> None:
+    settings = {"WS4REDIS_SUBSCRIBER": "testsite.subscribers.Slow"}
+    print(keep.flood(served(redis=own_redis, settings=settings), 4, random.randrange(1 << 32)))
+
+
 def test_a_message_for_several_audiences_counts_for_each(served: Callable[..., Site], own_redis: RedisServer) -> None:
     site = served(redis=own_redis, workers=2, options=("--disable-logging",))
     print(keep.flood(site, 4, random.randrange(1 << 32), session=site.log_in("john")))

@@ -10,11 +10,11 @@ from typing import Any
 from tests.soak.clients import COMPRESSED, frames_in, handshake
 from tests.support.servers import wait_until
 from tests.support.site import Site, manage
-from tests.support.wire import BINARY, CLOSE, TEXT, close_frame, deflated, masked_frame
-from uws4r.conf import Conf
+from tests.support.wire import BINARY, CLOSE, TEXT, TIMEOUT, close_frame, connect, deflated, masked_frame
 from uws4r.keeping import SAVED
 
 MIB = 1 << 20
+PER_IP, PER_WORKER = 256 << 10, 1 << 20  # bytes a second: the settings' defaults
 PROXY = {"UWS4R_PROXIES": ["127.0.0.1"]}  # what the site has to be told for ``forwarded``
 EVERYWHERE = "publish-broadcast&publish-user&publish-group&publish-session"
 
@@ -113,7 +113,9 @@ class Chat(threading.Thread):
     def talk(self, room: str) -> None:
         last = self.site.redis.client.get(f"broadcast:{room}")
         path = f"/ws/{room}?subscribe-broadcast&publish-broadcast&echo"
-        with self.site.connect(path, self.headers) as speaker:
+        source = "127.0.0.1" if self.headers else "127.0.0.99"
+        sock = socket.create_connection(self.site.address, TIMEOUT, (source, 0))
+        with connect(sock, path, self.headers) as speaker:
             assert last is None or speaker.receive() == last.decode(), "a newcomer gets the last message"
             for _ in range(20):
                 message = f"{self.turns} ".ljust(300, "c")
@@ -168,9 +170,7 @@ def flood(
             raise AssertionError(f"{thread}, seed {seed}") from thread.error
     site.close_clients()
     site.uwsgi.assert_healthy()
-    rates = Conf()
-    of_addresses = addresses * rates.UWS4R_KEEP_RATE_PER_IP
-    allowed = site.workers * min(of_addresses, rates.UWS4R_KEEP_RATE_PER_WORKER) * (took + SAVED)
+    allowed = site.workers * min(addresses * PER_IP, PER_WORKER) * (took + SAVED)
     wait_until(lambda: memory(site) - before <= allowed + MIB, f"at most {allowed:.0f} bytes are kept", 3)
     workers = json.loads(manage(site.env, "uws4r", "status", "--json"))
     refused = sum(sum(worker["not_kept"].values()) for worker in workers)

@@ -215,11 +215,16 @@ def test_debts_of_several_add_up_to_a_full_one_at_most() -> None:
     assert crowd.flood(crowd.open()) == about(SAVED * 64 * KIB)
 
 
-def test_a_client_without_an_address_or_a_user_inherits_nobodys_debt(crowd: Crowd) -> None:
-    client = crowd.open("unix")
+@pytest.mark.parametrize("nobodys", ["unix", "127.0.0.1", "::1"])
+def test_a_client_without_an_address_or_a_user_inherits_nobodys_debt(crowd: Crowd, nobodys: str) -> None:
+    for _ in range(8):
+        client = crowd.open(nobodys)
+        assert crowd.flood(client) == about(SAVED * 64 * KIB)
+        crowd.close(client)
+    client = crowd.open(nobodys, "mary")
     crowd.flood(client)
     crowd.close(client)
-    assert crowd.flood(crowd.open("unix")) == about(SAVED * 64 * KIB)
+    assert not crowd.keeps(crowd.open(nobodys, "mary"), 1000)
 
 
 def test_without_addresses_the_workers_budget_bounds_those_who_come_back(crowd: Crowd) -> None:
