@@ -323,10 +323,13 @@ class Hub:
 
     def publish(self, outgoing: Outgoing) -> None:
         """Publish a message of a client; where Redis is away and too many wait already the client is closed."""
-        if self.keeping is not None and outgoing.expire:
-            size, now = len(outgoing.payload), self.loop.now
-            kept = self.keeping.keeps(outgoing.connection, outgoing.names, size, outgoing.expire, now)
-            outgoing.passing = not kept
+        keeping = self.keeping
+        if (
+            keeping is not None
+            and (expire := outgoing.expire)
+            and not keeping.keeps(outgoing.connection, outgoing.names, len(outgoing.payload), expire, self.loop.now)
+        ):
+            outgoing.passing = True
         if not self.outbox.put(outgoing):
             self._fail(outgoing.connection, CloseCode.TRY_AGAIN_LATER, "the message queue is away")
 

@@ -21,7 +21,7 @@ logger = logging.getLogger("uws4r.hub")
 SAVED = 60.0  # seconds of its rate that a budget saves up
 # Bytes of a key besides name and value, and what the allocator rounds up: measured with Redis 7 and jemalloc.
 KEY = 200
-ROUNDED = 1.25
+ROUNDED = 1.26
 SLACK = 0.1  # of the time that a message is kept: so long a websocket that has paid may go on without another look
 MOST = 4096  # addresses, and owners of debts, that are told apart
 LOG_PAUSE = 60.0  # seconds between two lines of a kind

@@ -118,7 +118,7 @@ def test_what_a_client_keeps_has_a_budget_that_it_cannot_renew_by_coming_back(si
             close_of(client)
     kept = [number for number in range(12) if site.redis.client.get(f"broadcast:mine{number}")]
     workers = 1 if isinstance(site, RunServer) else 2
-    # A message is a third of what may be saved up, and of each worker's own budget; one more is earned in 20 seconds.
+    # Two such messages may be saved up, in each worker; one more is earned in 20 seconds.
     assert 2 <= len(kept) <= 3 * workers + 1
     assert "allows: delivered, and not kept" in site.uwsgi.log
 
