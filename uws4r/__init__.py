@@ -12,7 +12,8 @@ The modules in reading order, from the wire to the web; each imports only from t
 - ``_pipeline`` what Redis is told and says, ``_intake`` whose input is read next, ``_hub`` the C loop
 - ``link`` the one Redis connection, ``connector`` makes it
 - ``attachment`` what a hub is told, ``threads`` for what may block, ``counters``, ``_outbox`` what clients publish,
-  ``heartbeat``, ``fetches`` what clients find when they come, ``keeper`` keeps a hub linked
+  ``heartbeat``, ``fetches`` what clients find when they come, ``keeping`` how much Redis keeps of what they publish,
+  ``keeper`` keeps a hub linked
 - ``hub`` decides, ``sessions`` whether logins still hold, ``control`` carries out orders
 - ``shield`` against uWSGI's parser of frames, ``engines`` make a hub run, ``worker`` makes one
 - ``_descriptors``, ``handshake``, ``detached`` from its request or ``native``: how a websocket opens; ``logins``,

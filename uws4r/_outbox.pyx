@@ -44,11 +44,12 @@ cdef class Outgoing:
     """
 
     cdef readonly Connection connection
-    cdef bytes payload
+    cdef readonly bytes payload
     cdef bint text
-    cdef tuple names
-    cdef int64_t expire
+    cdef readonly tuple names
+    cdef readonly int64_t expire
     cdef bint own
+    cdef public bint passing  # it is not stored, and what is stored there is forgotten
     cdef uint64_t number  # of the publish
 
     cdef size_t size(self):
@@ -254,7 +255,7 @@ cdef class Outbox:
         outgoing.number = self.numbers
         if outgoing.own and not connection.client.echo and connection.client.state == OPEN:
             self.expect(outgoing)
-        self.link.publish(outgoing.names, wrap(outgoing.payload, not outgoing.text), outgoing.expire, self.answer, outgoing)
+        self.link.publish(outgoing.names, wrap(outgoing.payload, not outgoing.text), outgoing.expire, self.answer, outgoing, outgoing.passing)
         self.on_the_way += 1
         return 0
 

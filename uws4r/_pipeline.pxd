@@ -48,4 +48,4 @@ cdef class Pipeline:
     cdef int answered(self, reply) except -1
     cdef object parsed(self, const uint8_t *data, size_t size)
     cdef bint ready(self, bint heavy) except -1
-    cpdef publish(self, tuple names, bytes data, int64_t expire, answer, context=*)
+    cpdef publish(self, tuple names, bytes data, int64_t expire, answer, context=*, bint passing=*)

@@ -23,8 +23,11 @@ from uws4r.errors import ConfigurationError
 from uws4r.handshake import TOKEN
 from uws4r.redis_clients import make_client
 from uws4r.subscriber import RedisSubscriber
+from uws4r.threads import within
 
 Problem = str | None  # what is wrong with a value
+
+PATIENCE = 2.0  # seconds for a Redis that a check asks
 
 
 class Rule(NamedTuple):
@@ -244,6 +247,19 @@ RULES = (
     Rule("uws4r.E036", "UWS4R_MESSAGE_TIMEOUT", number(0, int, float), "seconds such as 60, or 0 for any time"),
     Rule("uws4r.E037", "UWS4R_RECEIVE_BUFFER", number(1, int), "bytes such as 67108864"),
     Rule("uws4r.E038", "UWS4R_PUBLISH_BUFFER_SIZE", number(1, int), "bytes such as 16777216"),
+    Rule("uws4r.E033", "UWS4R_KEEP_RATE", number(0, int, float), "bytes a second such as 65536, or 0 for no limit"),
+    Rule(
+        "uws4r.E034",
+        "UWS4R_KEEP_RATE_PER_IP",
+        number(0, int, float),
+        "bytes a second such as 262144, or 0 for no limit",
+    ),
+    Rule(
+        "uws4r.E035",
+        "UWS4R_KEEP_RATE_PER_WORKER",
+        number(0, int, float),
+        "bytes a second such as 1048576, or 0 for no limit",
+    ),
 )
 
 
@@ -365,6 +381,36 @@ def shared_redis(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
+def unlimited_memory(**kwargs: Any) -> list[CheckMessage]:
+    """Without ``maxmemory`` Redis takes all that its machine has, and some of what it keeps comes from clients."""
+    if wrong_values() or conf.WS4REDIS_EXPIRE <= 0 or not access.callback(conf.WS4REDIS_SUBSCRIBER).publish_channels:
+        return []
+    try:
+        limit = within(PATIENCE, _maxmemory)
+    except Exception:  # away, or may not tell, or of a name that no resolver takes: nothing is known, nothing is said
+        return []
+    if limit != 0:
+        return []
+    return [
+        Warning(
+            "Redis has no maxmemory: it keeps clients' messages until its machine is out of memory",
+            hint="Set maxmemory, and maxmemory-policy volatile-ttl, in redis.conf.",
+            id="uws4r.W014",
+        )
+    ]
+
+
+def _maxmemory() -> Any:
+    """Return the limit in bytes, 0 for none; None where this Redis does not tell."""
+    client = make_client(conf.WS4REDIS_CONNECTION)
+    client.connection_pool.connection_kwargs.update(socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)
+    try:
+        told: Any = client.info("memory")
+        return told.get("maxmemory")
+    finally:
+        client.close()
+
+
 def require_right_settings() -> None:
     """
     Make sure that there is no error in the settings.
@@ -379,18 +425,23 @@ def require_right_settings() -> None:
 
 ALWAYS = (wrong_values, unknown_settings, leftovers, ambiguous_prefix)
 DEPLOYED = (open_to_everybody, shared_redis)
+CONNECTING = (unlimited_memory,)  # of a deployment, too
 
 
 def connect() -> None:
     """Register the checks; safe to call again."""
     for check in ALWAYS:
         register(check, Tags.compatibility if check is leftovers else "uws4r")
-    for check in DEPLOYED:
+    for check in (*DEPLOYED, *CONNECTING):
         register(check, Tags.security, deploy=True)
 
 
 def found() -> list[CheckMessage]:
-    """Return what all of these checks say of the settings as they are; those of a deployment where DEBUG is off."""
+    """
+    Return what all of these checks say of the settings as they are; those of a deployment where DEBUG is off.
+
+    Those that connect to Redis are not among them.
+    """
     errors = wrong_values()
     if errors:  # the others take the settings for right
         return errors

@@ -140,6 +140,21 @@ class Conf:
         return self._get("UWS4R_MAX_BYTE_RATE", 10 << 20)
 
     @property
+    def UWS4R_KEEP_RATE(self) -> float:
+        """Bytes a second by which what one websocket keeps in Redis may grow, over 60 seconds. 0: no limit. 64 KiB."""
+        return self._get("UWS4R_KEEP_RATE", 64 << 10)
+
+    @property
+    def UWS4R_KEEP_RATE_PER_IP(self) -> float:
+        """The same for all websockets of one address (an IPv6 /64) in one worker. 0: no limit. 256 KiB."""
+        return self._get("UWS4R_KEEP_RATE_PER_IP", 256 << 10)
+
+    @property
+    def UWS4R_KEEP_RATE_PER_WORKER(self) -> float:
+        """The same for all websockets of one worker. 0: no limit. 1 MiB."""
+        return self._get("UWS4R_KEEP_RATE_PER_WORKER", 1 << 20)
+
+    @property
     def UWS4R_FRAME_TIMEOUT(self) -> float:
         """Seconds from the first byte of a client's frame to its last; longer closes with 1008. 0: any. 60."""
         return self._get("UWS4R_FRAME_TIMEOUT", 60)

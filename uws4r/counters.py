@@ -7,6 +7,7 @@ MOST = 100  # different reasons of a kind; beyond it they are counted together
 
 REFUSED = "refused"  # handshakes, by status and sentence
 CLOSED = "closed"  # websockets, by close code and who closed
+NOT_KEPT = "not_kept"  # messages of clients that were delivered and not kept, by the limit that they were over
 
 
 class Counters:
@@ -14,7 +15,7 @@ class Counters:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: dict[str, Counter[str]] = {REFUSED: Counter(), CLOSED: Counter()}
+        self._counts: dict[str, Counter[str]] = {kind: Counter() for kind in (REFUSED, CLOSED, NOT_KEPT)}
 
     def add(self, kind: str, reason: str) -> None:
         """Count one; reasons that come without end do not take memory without end."""

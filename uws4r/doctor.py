@@ -127,6 +127,10 @@ class Doctor:
             finding = of_permissions(self._facility, self._timeout)
             yield Step("Redis's permissions", finding)
         self._redis = finding.state != FAILED
+        if self._redis and not settings.DEBUG:
+            for message in checks.unlimited_memory():
+                change = f"redis.conf: {message.hint}"
+                yield Step("Redis's memory", Finding(WARNING, f"{message.msg} ({message.id})", "", change))
 
     def _look_at_workers(self, served: bool) -> Iterator[Step]:
         """

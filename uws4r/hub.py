@@ -32,6 +32,7 @@ from uws4r.counters import CLOSED, counters
 from uws4r.errors import ProtocolError
 from uws4r.heartbeat import Heartbeats
 from uws4r.keeper import LinkKeeper
+from uws4r.keeping import Keeping
 from uws4r.rfc6455 import CloseCode, Opcode
 from uws4r.threads import WorkerThreads
 
@@ -51,10 +52,17 @@ class Hub:
     Args:
         redis: Returns a fresh, unconnected redis-py connection that speaks RESP3.
         options: See :class:`HubOptions`.
+        keeping: Says what of clients' messages is kept; None for all of it.
     """
 
-    def __init__(self, redis: Callable[[], RedisConnection], options: HubOptions | None = None) -> None:
+    def __init__(
+        self,
+        redis: Callable[[], RedisConnection],
+        options: HubOptions | None = None,
+        keeping: Keeping | None = None,
+    ) -> None:
         self.options = options or HubOptions()
+        self.keeping = keeping
         self.pid = os.getpid()
         options = self.options
         self._limits = Limits(options.max_message_size, options.max_message_rate, options.max_byte_rate)
@@ -334,6 +342,13 @@ class Hub:
 
     def publish(self, outgoing: Outgoing) -> None:
         """Publish a message of a client; where Redis is away and too many wait already the client is closed."""
+        keeping = self.keeping
+        if (
+            keeping is not None
+            and (expire := outgoing.expire)
+            and not keeping.keeps(outgoing.connection, outgoing.names, len(outgoing.payload), expire, self.loop.now)
+        ):
+            outgoing.passing = True
         if not self.outbox.put(outgoing):
             self._fail(outgoing.connection, CloseCode.TRY_AGAIN_LATER, "the message queue is away")
 
@@ -465,6 +480,8 @@ class Hub:
         code = connection.close_code or CloseCode.ABNORMAL
         if self._left and (left := self._left.pop(connection, None)) is not None:
             left()
+        if self.keeping is not None:
+            self.keeping.closed(connection, self.loop.now)
         if self._overrides and (overrides := self._overrides.pop(connection, None)) is not None:
             overrides.closed(code, connection.close_reason)
         seconds = self.loop.age(connection)

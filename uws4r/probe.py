@@ -9,20 +9,17 @@ import os
 import re
 import socket
 import ssl
-import threading
 import time
 import zlib
 from base64 import b64encode
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from uws4r._decoder import unmask
 from uws4r._frames import encode_close, encode_frame
 from uws4r.errors import ProtocolError
 from uws4r.rfc6455 import VERSION, CloseCode, Opcode, accept_key
-
-Result = TypeVar("Result")
+from uws4r.threads import within
 
 HEAD_LIMIT = 1 << 16  # bytes of an answer's head
 BODY_LIMIT = 1 << 16  # bytes of its body; a page says in its first lines whose it is
@@ -123,33 +120,6 @@ def parse_answer(data: bytes) -> Answer:
         return Answer(0, "", {}, data)
     fields = (line.partition(":") for line in lines)
     return Answer(int(status[1]), status[2], {name.lower(): value.strip() for name, _, value in fields}, body)
-
-
-def within(seconds: float, call: Callable[[], Result]) -> Result:
-    """
-    Return the result of a call that has no time limit of its own, such as one that looks up a name.
-
-    Raises:
-        TimeoutError: It takes longer, and goes on in a thread of its own.
-        BaseException: What the call raises.
-    """
-    results: list[Result] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(call())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="uws4r-probe", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError(f"not within {seconds:g} s")
-    return results[0]
 
 
 def resolve(host: str, port: int, timeout: float) -> list[tuple[Any, ...]]:

@@ -74,6 +74,6 @@ class RedisPublisher(RedisStore):
             return None
         client = self._connection
         for data in carried_out(client, lambda: client.mget([channel.name for channel in channels])):
-            if data is not None:
+            if data:  # an empty value is what a client's message has left that was not kept
                 return unwrap(data)[0]
         return None

@@ -18,8 +18,8 @@ from uws4r.diagnosis import FAILED, OK, Finding
 from uws4r.errors import ConfigurationError
 from uws4r.link import open_connection
 from uws4r.orders import control_channel
-from uws4r.probe import within
 from uws4r.redis_clients import link_connection, make_client, site_client, where
+from uws4r.threads import within
 
 CONNECTION = "settings.py: WS4REDIS_CONNECTION"
 REDIS_ERRORS = (redis.RedisError, OSError, ConfigurationError)

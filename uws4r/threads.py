@@ -1,5 +1,5 @@
 """
-A worker's threads for what may block: the site's own code on behalf of an open websocket.
+Threads for what may block: the site's own code on behalf of an open websocket, and calls that have no time limit.
 
 Not :mod:`concurrent.futures`: the interpreter waits for its threads to end, and a call that never returns
 would keep a worker from stopping.
@@ -9,10 +9,40 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 logger = logging.getLogger("uws4r.threads")
 
 IDLE_TIME = 10.0  # seconds after which a thread without work ends
+
+Result = TypeVar("Result")
+
+
+def within(seconds: float, call: Callable[[], Result]) -> Result:
+    """
+    Return the result of a call that has no time limit of its own, such as one that looks up a name.
+
+    Raises:
+        TimeoutError: It takes longer, and goes on in a thread of its own.
+        BaseException: What the call raises.
+    """
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="uws4r-within", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError(f"not within {seconds:g} s")
+    return results[0]
 
 
 class WorkerThreads:

@@ -1,7 +1,9 @@
 """What a worker needs whatever its server is: a hub made from the settings, and a look at Redis."""
 
+import os
 import resource
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from uws4r import __version__
@@ -9,6 +11,7 @@ from uws4r.attachment import HubOptions
 from uws4r.conf import conf
 from uws4r.control import Control
 from uws4r.hub import Hub
+from uws4r.keeping import Keeping
 from uws4r.link import open_connection, require_master
 from uws4r.orders import control_channel
 from uws4r.redis_clients import link_connection, site_client
@@ -47,10 +50,23 @@ def make_hub(read_session: ReadSession, server: Mapping[str, Any], raise_limit: 
             receive_buffer=conf.UWS4R_RECEIVE_BUFFER,
             control=control_channel().encode(),
         ),
+        keeping(),
     )
     about = {"uws4r": __version__, "descriptors": soft, "settings": told_settings(), "server": dict(server)}
     Control(hub, SessionChecks(read_session, conf.UWS4R_SESSION_CHECK, hub), about)
     return hub
+
+
+def keeping() -> Keeping | None:
+    """Return this process's budget for what clients keep in Redis; None where no rate is limited."""
+    rates = conf.UWS4R_KEEP_RATE, conf.UWS4R_KEEP_RATE_PER_IP, conf.UWS4R_KEEP_RATE_PER_WORKER
+    return _keeping(os.getpid(), *rates, conf.UWS4R_MAX_MESSAGE_SIZE) if any(rates) else None
+
+
+@lru_cache(maxsize=1)
+def _keeping(pid: int, client: float, address: float, worker: float, message_size: int) -> Keeping:
+    # It outlives its hub: in native mode a hub ends with its last client, who would come back to a new budget.
+    return Keeping(client, address, worker, message_size)
 
 
 def told_settings() -> dict[str, Any]:

@@ -1,9 +1,14 @@
 """The system checks: every wrong setting is found, by a stable id, with what to write instead."""
 
+import socket
+import time
+
 import pytest
 from django.core.checks import CheckMessage, run_checks
 from django.test import override_settings
 
+from tests.support.servers import RedisServer
+from uws4r import checks
 from uws4r.checks import RULES, require_right_settings
 from uws4r.conf import SETTINGS
 from uws4r.errors import ConfigurationError
@@ -85,6 +90,9 @@ WRONG = [
     ("E027", "UWS4R_MAX_CHANNELS", 0, "is no whole number of at least 1"),
     ("E032", "UWS4R_MODE", "async", "is no mode"),
     ("E028", "UWS4R_SESSION_CHECK", "60", "is no number of at least 0"),
+    ("E033", "UWS4R_KEEP_RATE", -1, "is no number of at least 0"),
+    ("E034", "UWS4R_KEEP_RATE_PER_IP", "256 KiB", "is no number of at least 0"),
+    ("E035", "UWS4R_KEEP_RATE_PER_WORKER", None, "is no number of at least 0"),
 ]
 
 
@@ -178,9 +186,13 @@ def test_a_prefix_that_reads_like_an_audience_is_a_warning(prefix: str) -> None:
     assert messages(WS4REDIS_PREFIX=prefix.replace(":", "_") + "s") == []
 
 
+NOWHERE = "redis://127.0.0.1:1/0"
+
+
 def test_deploy_warns_when_everybody_may_publish_everywhere() -> None:
-    assert [message.id for message in messages(deploy=True)] == ["uws4r.W011"]
-    assert messages(deploy=True, WS4REDIS_ALLOWED_CHANNELS="testsite.callbacks.only_broadcast") == []
+    assert [message.id for message in messages(deploy=True, WS4REDIS_CONNECTION=NOWHERE)] == ["uws4r.W011"]
+    callback = "testsite.callbacks.only_broadcast"
+    assert messages(deploy=True, WS4REDIS_CONNECTION=NOWHERE, WS4REDIS_ALLOWED_CHANNELS=callback) == []
 
 
 def test_deploy_warns_when_every_origin_is_allowed() -> None:
@@ -196,3 +208,48 @@ def test_deploy_warns_of_another_database_without_a_prefix(connection: object) -
 
     assert "uws4r.W013" in ids()
     assert "uws4r.W013" not in ids(WS4REDIS_PREFIX="mysite")
+
+
+# ---------------------------------------------------------------- the memory of Redis
+
+
+def warned(redis: RedisServer | str, **settings: object) -> bool:
+    url = redis if isinstance(redis, str) else redis.url
+    found = messages(deploy=True, **{"WS4REDIS_CONNECTION": url, **settings})
+    return "uws4r.W014" in [message.id for message in found]
+
+
+def test_deploy_warns_of_a_redis_without_a_limit(own_redis: RedisServer) -> None:
+    assert warned(own_redis)
+    assert "uws4r.W014" not in [message.id for message in messages(WS4REDIS_CONNECTION=own_redis.url)]
+    own_redis.client.config_set("maxmemory", "1gb")
+    assert not warned(own_redis)
+
+
+def test_nothing_is_said_where_clients_leave_nothing_there(own_redis: RedisServer) -> None:
+    assert not warned(own_redis, WS4REDIS_EXPIRE=0)
+    assert not warned(own_redis, WS4REDIS_SUBSCRIBER="testsite.subscribers.ReadOnly")
+    assert not warned(own_redis, WS4REDIS_EXPIRE="3600")  # of which another rule tells
+
+
+def test_nothing_is_said_where_redis_refuses_to_tell(own_redis: RedisServer) -> None:
+    own_redis.client.execute_command(*["ACL", "SETUSER", "few", "on", ">few", "~*", "&*", "+@all", "-info"])
+    assert not warned(own_redis.url.replace("//", "//few:few@"))
+    assert not warned(own_redis.url.replace("//", "//few:wrong@"))
+
+
+def test_a_redis_that_does_not_answer_is_given_two_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begin = time.monotonic()
+        assert not warned(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        assert time.monotonic() - begin < 3.0
+
+
+def test_the_start_of_a_server_does_not_connect() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with override_settings(WS4REDIS_CONNECTION=f"redis://127.0.0.1:{listener.getsockname()[1]}/0"):
+            require_right_settings()
+            checks.found()
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()

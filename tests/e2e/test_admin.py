@@ -168,6 +168,23 @@ def test_an_address_has_its_share(served: Callable[..., Site]) -> None:
     assert not may()
 
 
+def test_what_is_not_kept_is_counted(served: Callable[..., Site], own_redis: RedisServer) -> None:
+    settings = {"UWS4R_KEEP_RATE_PER_WORKER": 1, "UWS4R_MAX_MESSAGE_SIZE": 1000}
+    site = served(redis=own_redis, settings=settings)
+    clients = [site.connect(f"/ws/{n}?subscribe-broadcast&publish-broadcast&echo") for n in range(20)]
+    for client in clients:
+        client.send("x" * 1000)
+        assert client.receive() == "x" * 1000
+    kept = sum(site.redis.client.get(f"broadcast:{n}") is not None for n in range(20))
+    assert 1 <= kept < 15
+    (worker,) = json.loads(manage(site.env, "uws4r", "status", "--json"))
+    assert worker["not_kept"] == {"more than UWS4R_KEEP_RATE_PER_WORKER": 20 - kept}
+    assert f"not_kept {20 - kept:>7}  more than UWS4R_KEEP_RATE_PER_WORKER" in manage(site.env, "uws4r", "status")
+    told = [line for line in site.uwsgi.log.splitlines() if "allows: delivered, and not kept" in line]
+    assert len(told) == 1
+    assert " 127.0.0.1 - /ws/" in told[0]
+
+
 def test_a_user_has_his_share(served: Callable[..., Site]) -> None:
     site = served(settings={"UWS4R_MAX_CONNECTIONS_PER_USER": 2})
     john, mary = site.log_in("john"), site.log_in("mary")

@@ -186,8 +186,9 @@ def test_the_command_prints_a_line_for_each_step(world: World) -> None:
     said = manage(world.site.env, "uws4r", "doctor", world.url("right"))
     lines = [line for line in said.splitlines() if not line.startswith(" ")]
     assert [line.split(":")[0].split(None, 1) for line in lines] == [
-        ["warning", "settings"], ["ok", "Redis"], ["ok", "Redis's permissions"], ["ok", "address"],
-        ["ok", "handshake"], ["ok", "ping"], ["ok", "workers"], ["ok", "message"],
+        ["warning", "settings"], ["ok", "Redis"], ["ok", "Redis's permissions"],
+        ["warning", "Redis's memory"], ["ok", "address"], ["ok", "handshake"],
+        ["ok", "ping"], ["ok", "workers"], ["ok", "message"],
     ]  # fmt: skip
     told = json.loads(manage(world.site.env, "uws4r", "doctor", world.url("right"), "--json"))
     assert told["ok"] is True
@@ -448,6 +449,17 @@ def test_no_worker_yet(own_redis: RedisServer) -> None:
     report = examine(own_redis.url, timeout=30.0)
     assert time.monotonic() - began < 15  # nobody is waited for
     assert "none has served a websocket yet" in report.text("workers")
+
+
+def test_a_redis_without_a_limit(own_redis: RedisServer) -> None:
+    deployed = {"DEBUG": False}
+    report = examine(own_redis.url, settings=deployed)
+    assert report.states("Redis's memory") == ["warning"]
+    assert "uws4r.W014" in report.text("Redis's memory")
+    assert "redis.conf: Set maxmemory" in report.text("Redis's memory")
+    assert examine(own_redis.url).states("Redis's memory") == []
+    own_redis.client.config_set("maxmemory", "1gb")
+    assert examine(own_redis.url, settings=deployed).states("Redis's memory") == []
 
 
 def test_runserver_is_no_server_for_strangers(runserver: Runserver, own_redis: RedisServer) -> None:

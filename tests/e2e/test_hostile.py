@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak import churn, fragments, greedy, handshakes, herd, marks, noise, slow, vanishing, waiting
+from tests.soak import churn, fragments, greedy, handshakes, herd, keep, marks, noise, slow, vanishing, waiting
 from tests.support.servers import ROOT, RedisServer
 from tests.support.site import Site
 
@@ -48,6 +48,27 @@ def test_a_message_without_end_is_1009_and_its_memory_is_free_again(served: Call
 @pytest.mark.malloc
 def test_fragments_of_one_byte_cost_at_most_twice_their_number(served: Callable[..., Site]) -> None:
     print(fragments.one_byte_fragments(served(), clients=500))
+
+
+@pytest.mark.parametrize(("addresses", "each"), [(1, 4), (8, 1)])
+@pytest.mark.parametrize("forwarded", [False, True], ids=["directly", "through a proxy"])
+def test_strangers_do_not_fill_redis(
+    served: Callable[..., Site], own_redis: RedisServer, addresses: int, each: int, forwarded: bool
+) -> None:
+    site = served(redis=own_redis, settings=keep.PROXY if forwarded else {}, options=("--disable-logging",))
+    print(keep.flood(site, 4, random.randrange(1 << 32), addresses, each, forwarded))
+
+
+def test_strangers_do_not_fill_redis_through_a_subscriber_class(
+    served: Callable[..., Site], own_redis: RedisServer
+) -> None:
+    settings = {"WS4REDIS_SUBSCRIBER": "testsite.subscribers.Slow"}
+    print(keep.flood(served(redis=own_redis, settings=settings), 4, random.randrange(1 << 32)))
+
+
+def test_a_message_for_several_audiences_counts_for_each(served: Callable[..., Site], own_redis: RedisServer) -> None:
+    site = served(redis=own_redis, workers=2, options=("--disable-logging",))
+    print(keep.flood(site, 4, random.randrange(1 << 32), session=site.log_in("john")))
 
 
 @pytest.mark.malloc

@@ -1,15 +1,28 @@
 """Every way to serve websockets without anything in front: the same small suite for all."""
 
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.modes import MODES, serve_in, stop
+from tests.support.runserver import RunServer
 from tests.support.servers import RedisServer, wait_until
 from tests.support.site import Site
-from tests.support.wire import BINARY, PING, TEXT, Client, Refused, close_frame, deflated, masked_frame
+from tests.support.wire import (
+    BINARY,
+    PING,
+    TEXT,
+    TIMEOUT,
+    Client,
+    Refused,
+    close_frame,
+    connect,
+    deflated,
+    masked_frame,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -91,6 +104,23 @@ def test_the_last_message_is_kept(site: Site) -> None:
     publisher.send("kept")
     assert publisher.receive() == "kept"
     assert site.connect("/ws/kept?subscribe-broadcast").receive() == "kept"
+
+
+def test_what_a_client_keeps_has_a_budget_that_it_cannot_renew_by_coming_back(site: Site) -> None:
+    message = "x" * (1 << 20)
+    for number in range(12):
+        # An address of its own, whose debt no other test inherits.
+        sock = socket.create_connection(site.address, TIMEOUT, ("127.0.0.9", 0))
+        with connect(sock, f"/ws/mine{number}?subscribe-broadcast&publish-broadcast&echo") as client:
+            client.send(message)
+            assert client.receive() == message
+            client.send_raw(close_frame())
+            close_of(client)
+    kept = [number for number in range(12) if site.redis.client.get(f"broadcast:mine{number}")]
+    workers = 1 if isinstance(site, RunServer) else 2
+    # Two such messages may be saved up, in each worker; one more is earned in 20 seconds.
+    assert 2 <= len(kept) <= 3 * workers + 1
+    assert "allows: delivered, and not kept" in site.uwsgi.log
 
 
 def test_own_messages_come_back_with_echo_only(site: Site) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.soak import churn, fragments, greedy, handshakes, herd, idle, marks, noise, slow, vanishing, waiting
+from tests.soak import churn, fragments, greedy, handshakes, herd, idle, keep, marks, noise, slow, vanishing, waiting
 from tests.support.fronts import Fronts
 from tests.support.servers import RedisServer
 from tests.support.site import Site, manage, serve, site_env
@@ -102,6 +102,14 @@ class Soak:
             for seconds in (1, 4):
                 yield handshakes.bare_http_socket(served, seconds)
 
+    def keep(self) -> Iterator[Figures]:
+        for forwarded in (False, True):
+            for addresses, workers in ((1, 1), (8, 1), (8, 2)):
+                with self.serving(options=("--disable-logging",)) as served:
+                    site = served(settings=keep.PROXY if forwarded else {}, workers=workers)
+                    figures = keep.flood(site, self.arguments.keep, self.seed, addresses, forwarded=forwarded)
+                    yield {"forwarded": "yes" if forwarded else "no", "workers": workers, **figures}
+
     def idle(self) -> Iterator[Figures]:
         with tempfile.TemporaryDirectory(prefix="uws4r-") as name:  # short: it is the path of Unix sockets
             fronts = Fronts(Path(name), self.redis, self.database)
@@ -123,7 +131,7 @@ class Soak:
 
 
 PARTS = (
-    "slow", "vanishing", "marks", "noise", "fragments", "unfinished", "greedy", "herd", "waiting", "churn",
+    "slow", "vanishing", "marks", "noise", "fragments", "unfinished", "greedy", "herd", "waiting", "keep", "churn",
     "handshakes", "idle",
 )  # fmt: skip
 
@@ -135,6 +143,7 @@ def main() -> None:
     parser.add_argument("--marks", type=int, default=100_000, help="messages in fragments")
     parser.add_argument("--minutes", type=float, default=10.0, help="of random frames")
     parser.add_argument("--connections", type=int, default=100_000, help="opened and closed")
+    parser.add_argument("--keep", type=float, default=60.0, help="seconds for which strangers flood Redis")
     parser.add_argument("--idle", type=float, default=330.0, help="seconds of websockets on which nothing happens")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), help="repeat a run")
     parser.add_argument("--first", type=int, default=0, help="number of the first connection with random frames")

@@ -12,7 +12,7 @@ ORDER = [
     "redis_store", "publisher",
     "subscriber", "orders",
     "_connection", "_channel", "_fanout", "_pipeline", "_intake", "_hub", "link", "connector", "attachment", "threads",
-    "counters", "_outbox", "heartbeat", "fetches", "keeper", "hub", "sessions", "control", "engines.thread",
+    "counters", "_outbox", "heartbeat", "fetches", "keeping", "keeper", "hub", "sessions", "control", "engines.thread",
     "engines.turns",
     "engines.gevent", "shield", "engines.native", "engines", "worker",
     "_descriptors",

@@ -98,6 +98,16 @@ def test_what_is_packed_is_what_was_meant(names: list[bytes], data: bytes, expir
     assert pipeline.in_flight == 2
 
 
+def test_what_passes_says_so_where_something_may_be_stored() -> None:
+    pipeline = made([])
+    pipeline.publish((b"a",), b"data", 5, print, None, True)
+    pipeline.publish((b"a",), b"data", 0, print, None, True)
+    assert sent(pipeline) == [
+        [b"EVAL", PUBLISH_SCRIPT, b"1", b"a", b"data", b"5", b""],
+        [b"PUBLISH", b"a", b"data"],
+    ]
+
+
 def test_a_subscription_is_confirmed_by_a_push() -> None:
     confirmed = b">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n>3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n"
     assert heard(confirmed, awaited=2) == [("reply", None), ("answer 0", None), ("reply", None), ("answer 1", None)]

@@ -13,7 +13,8 @@ from tests.support.wire import BINARY, CLOSE, PING, PONG, TEXT
 from uws4r._decoder import FrameDecoder
 from uws4r._frames import encode_frame
 from uws4r.errors import ProtocolError
-from uws4r.probe import Answer, Probe, Target, masked, parse_answer, parse_frame, parse_target, within
+from uws4r.probe import Answer, Probe, Target, masked, parse_answer, parse_frame, parse_target
+from uws4r.threads import within
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,12 @@ def test_what_cannot_be_published_is_a_clear_error(client: redis.Redis, message:
         RedisPublisher(facility="f", broadcast=True).publish_message(message)
 
 
+def test_an_empty_value_is_no_message(client: redis.Redis) -> None:
+    """It is what a client's message leaves that was delivered and not kept."""
+    client.set("broadcast:f", "")
+    assert RedisPublisher().fetch_message(None, "f") is None
+
+
 def test_binary_that_is_valid_text(client: redis.Redis) -> None:
     RedisPublisher(facility="f", broadcast=True).publish_message(b"text?", binary=True)
     assert client.get("broadcast:f") == b"\x00u4\x01\x01text?"

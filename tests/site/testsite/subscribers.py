@@ -52,6 +52,10 @@ class Greeting(RedisSubscriber):
         super().send_persited_messages(websocket)
 
 
+class ReadOnly(RedisSubscriber):
+    publish_channels = []  # noqa: RUF012
+
+
 class WriteOnly(RedisSubscriber):
     def get_file_descriptor(self) -> None:
         return None

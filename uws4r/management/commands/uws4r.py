@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from uws4r.attachment import quoted_path, quoted_user
 from uws4r.conf import conf
-from uws4r.counters import CLOSED, REFUSED
+from uws4r.counters import CLOSED, NOT_KEPT, REFUSED
 from uws4r.diagnosis import FAILED, WARNING
 from uws4r.doctor import Doctor, Options, Step
 from uws4r.orders import ask
@@ -78,10 +78,10 @@ class Command(BaseCommand):
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             self.stdout.write("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
-        for kind in (REFUSED, CLOSED):
+        for kind in (REFUSED, CLOSED, NOT_KEPT):
             counts: dict[str, int] = {}
             for worker in workers:
-                for reason, count in worker[kind].items():
+                for reason, count in worker.get(kind, {}).items():  # a worker may be older than this command
                     counts[reason] = counts.get(reason, 0) + count
             for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
                 self.stdout.write(f"{kind} {count:>7}  {reason}")
