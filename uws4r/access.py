@@ -24,7 +24,7 @@ from django.utils.functional import SimpleLazyObject
 from django.utils.http import is_same_domain
 from django.utils.module_loading import import_string
 
-from uws4r.attachment import Identity
+from uws4r.attachment import NO_ADDRESS, Identity
 from uws4r.conf import conf
 from uws4r.errors import ConfigurationError, HandshakeError
 from uws4r.logins import claim, load_session, loaded, session_store
@@ -252,14 +252,14 @@ def client_address(meta: Mapping[str, Any]) -> str:
     """
     address = meta.get("REMOTE_ADDR", "")
     if address in ("", "0.0.0.0"):
-        address = "unix"
+        address = NO_ADDRESS
     unix, networks = _networks(tuple(conf.UWS4R_PROXIES))
     if "HTTP_X_FORWARDED_FOR" not in meta:
         return address
     forwarded = meta["HTTP_X_FORWARDED_FOR"].split(",")
     while forwarded:
         try:
-            trusted = unix if address == "unix" else any(ip_address(address) in network for network in networks)
+            trusted = unix if address == NO_ADDRESS else any(ip_address(address) in network for network in networks)
             if not trusted:
                 break
             address = str(ip_address(forwarded[-1].strip()))
@@ -271,7 +271,7 @@ def client_address(meta: Mapping[str, Any]) -> str:
 
 def identify(request: HttpRequest) -> Identity:
     """Return who the client is: the user only where he is known already."""
-    name = "-"
+    name = None
     user: Any = getattr(request, "user", None)
     # An unevaluated user would cost a query, for a line in the log.
     if user is not None and loaded(user) and user.is_authenticated:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from uws4r._descriptors import lowest_free
-from uws4r.attachment import Identity
+from uws4r.attachment import NO_ADDRESS, NOBODY, Identity
 from uws4r.conf import conf
 from uws4r.errors import HandshakeError
 from uws4r.hub import Hub
@@ -66,8 +66,8 @@ class Census:
         who = Identity.parsed(identity)
         limits = {
             # Who came over a Unix socket, and through no proxy that says from where, has no address.
-            ("address", who.address): most_of_address if who.address != "unix" else 0,
-            ("user", who.user): most_of_user if who.user != "-" else 0,
+            ("address", who.address): most_of_address if who.address != NO_ADDRESS else 0,
+            ("user", who.user): most_of_user if who.user != NOBODY else 0,
         }
         keys = [key for key, limit in limits.items() if limit]
         if not keys:

@@ -15,7 +15,7 @@ from typing import Any
 
 from uws4r._connection import Connection
 from uws4r._frames import encode_close
-from uws4r.attachment import Identity
+from uws4r.attachment import NOBODY, Identity
 from uws4r.counters import counters
 from uws4r.hub import Hub
 from uws4r.sessions import SessionChecks
@@ -121,7 +121,8 @@ class Control:
 
 def _for(index: dict[str, dict[str, list[Order]]], connection: Connection) -> Iterator[Order]:
     who = Identity.parsed(connection.identity)
-    for section, name in zip(SECTIONS, (who.user, connection.session, who.path), strict=True):
+    user = None if who.user == NOBODY else who.user  # an order for nobody would be one for all anonymous clients
+    for section, name in zip(SECTIONS, (user, connection.session, who.path), strict=True):
         if name is not None:
             yield from index[section].get(name, ())
 

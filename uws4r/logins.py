@@ -23,7 +23,7 @@ from django.db import close_old_connections, reset_queries
 from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
 
-from uws4r.attachment import quoted_user
+from uws4r.attachment import NOBODY, quoted_user
 from uws4r.conf import conf
 
 logger = logging.getLogger("uws4r.access")
@@ -119,7 +119,7 @@ def session_of(request: HttpRequest) -> tuple[str | None, int]:
     if session is not None and loaded(session):
         session = getattr(session, "_wrapped", session)
         if not isinstance(session, SessionBase) or session.session_key is None:
-            return getattr(session, "session_key", None), 0
+            return getattr(session, "session_key", None) or None, 0
         return session.session_key, int(time.time() + session.get_expiry_age())
     key = claim(request)
     return (key, 0) if key and len(key) <= LONGEST_CLAIM else (None, 0)
@@ -130,7 +130,7 @@ def read_session(key: str, user: str) -> int | None:
     Return when a session ends, in seconds of the epoch; None if it has ended or is another user's.
 
     Args:
-        user: The name as :class:`~uws4r.attachment.Identity` has it, "-" for nobody.
+        user: The name as :class:`~uws4r.attachment.Identity` has it.
     Raises:
         Exception: Whatever the session engine or the database raises when it cannot tell.
     """
@@ -146,7 +146,7 @@ def _read_session(key: str, user: str) -> int | None:
     session = load_session(key)
     if session.session_key is None:
         return None
-    if user != "-":
+    if user != NOBODY:
         found: Any = get_user(SimpleNamespace(session=session))
         if not found.is_authenticated or quoted_user(str(found.get_username())) != user:
             return None

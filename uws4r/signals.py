@@ -39,7 +39,7 @@ def _when_committed(using: str | None, **order: Any) -> None:
 def logged_out(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
     """Receiver of ``user_logged_out``, which is sent while the session is still there."""
     key = getattr(getattr(request, "session", None), "session_key", None)
-    if key is not None:
+    if key:
         _when_committed(None, do="close", sessions=[key], code=LOGGED_OUT, reason="logged out")
 
 

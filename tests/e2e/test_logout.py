@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.servers import RedisServer, wait_until
 from tests.support.site import Site, manage
-from tests.support.wire import PING, Client
+from tests.support.wire import PING, Client, Refused
 
 pytestmark = pytest.mark.e2e
 
@@ -73,6 +73,55 @@ def test_a_user_who_may_no_longer_is_closed_everywhere(site: Site, mary: str, pa
     assert [closed_with(client) for client in clients] == [4401] * 8
     assert time.monotonic() - begin < 5 + 3  # a shell takes its time
     stays.ping()
+
+
+# What a user may be called, and what could be taken for something else: Django's forms allow the first two.
+STRANGE = ["-", "--", "%2D", "", "%", "unix"]
+
+
+@pytest.fixture(params=STRANGE)
+def strange(request: pytest.FixtureRequest, site: Site) -> Iterator[str]:
+    """A user with a name that could be taken for a sign of ours."""
+    name: str = request.param
+    shell(
+        site,
+        f"User.objects.filter(username={name!r}).delete(); user = User(username={name!r}); "
+        f"user.set_password({name!r}); user.save()",
+    )
+    yield name
+    shell(site, f"User.objects.filter(username={name!r}).delete()")
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["user.set_password('new'); user.save()", "user.is_active = False; user.save()", "user.delete()"],
+    ids=["password", "deactivated", "deleted"],
+)
+def test_nobody_is_taken_for_a_user_of_a_strange_name(site: Site, strange: str, change: str) -> None:
+    clients = in_both_workers(site, CHECKED, site.log_in(strange))
+    visitor = site.request("POST", "/visit/").headers["set-cookie"].split("sessionid=")[1].split(";")[0]
+    anonymous = [site.connect(CHECKED) for _ in range(8)] + [site.connect(CHECKED, session=visitor) for _ in range(8)]
+    others = [site.connect(CHECKED, session=site.log_in("john"))]
+    shell(site, f"user = User.objects.get(username={strange!r})\n{change}")
+    assert [closed_with(client) for client in clients] == [4401] * 8
+    for client in anonymous + others:
+        assert client.ping() == []
+
+
+def test_a_user_called_like_nobody_has_a_share_and_can_be_kicked(served: Callable[..., Site]) -> None:
+    site = served(settings={"UWS4R_MAX_CONNECTIONS_PER_USER": 2})
+    shell(site, "User.objects.filter(username='-').delete(); User.objects.create_user('-', password='-')")
+    session = site.log_in("-")
+    own = [site.connect(CHECKED, session=session) for _ in range(2)]
+    with pytest.raises(Refused) as refused:
+        site.connect(CHECKED, session=session)
+    assert refused.value.response.status == 429
+    anonymous = [site.connect(CHECKED) for _ in range(5)]
+    assert manage(site.env, "uws4r", "kick", "--user", "-").startswith("2 closed")
+    assert [closed_with(client) for client in own] == [4403] * 2
+    for client in anonymous:
+        assert client.ping() == []
+    shell(site, "User.objects.filter(username='-').delete()")
 
 
 def test_a_user_who_is_saved_otherwise_stays(site: Site, mary: str) -> None:
