@@ -301,7 +301,7 @@ cdef class Connection:
         limits: What the client may send.
         echo: Give the client its own messages back.
         changes: Withhold a message equal to the one before on the same channel.
-        window: Bits, where the handshake agreed on compressing messages (RFC 7692); else 0.
+        window: Bits, 9 or 15, where the handshake agreed on compressing messages (RFC 7692); else 0.
         attachment: What it waits to join; the hub clears it.
     """
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak import churn, fragments, handshakes, marks, noise, slow, vanishing
+from tests.soak import churn, fragments, handshakes, marks, noise, slow, vanishing, windows
 from tests.support.servers import ROOT, RedisServer
 from tests.support.site import Site
 
@@ -54,6 +54,10 @@ def test_fragments_of_one_byte_cost_at_most_twice_their_number(served: Callable[
 def test_three_thousand_connections_leave_nothing(served: Callable[..., Site], own_redis: RedisServer) -> None:
     site = served(redis=own_redis, options=("--disable-logging",))
     print(churn.churn(site, connections=3000, seed=random.randrange(1 << 32)))
+
+
+def test_whatever_windows_are_asked_for_a_message_is_compressed_twice(served: Callable[..., Site]) -> None:
+    print(windows.every_window(served(), messages=20))
 
 
 @pytest.mark.parametrize("front", ["emperor", "nginx"])

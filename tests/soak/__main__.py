@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.soak import churn, fragments, handshakes, idle, marks, noise, slow, vanishing
+from tests.soak import churn, fragments, handshakes, idle, marks, noise, slow, vanishing, windows
 from tests.support.fronts import Fronts
 from tests.support.servers import RedisServer
 from tests.support.site import Site, manage, serve, site_env
@@ -92,6 +92,10 @@ class Soak:
             finally:
                 fronts.stop()
 
+    def windows(self) -> Iterator[Figures]:
+        with self.serving() as served:
+            yield windows.every_window(served(), 300)
+
     def run(self, name: str) -> bool:
         """Run a part, print its lines; return whether every promise was kept."""
         begin = time.monotonic()
@@ -104,7 +108,7 @@ class Soak:
         return True
 
 
-PARTS = "slow", "vanishing", "marks", "noise", "fragments", "churn", "handshakes", "idle"
+PARTS = "slow", "vanishing", "marks", "noise", "fragments", "churn", "handshakes", "idle", "windows"
 
 
 def main() -> None:
