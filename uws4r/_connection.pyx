@@ -24,6 +24,7 @@ from uws4r._decoder cimport (
 from uws4r._frames cimport Frame, frame_release, own_free
 
 from uws4r.errors import ProtocolError
+from uws4r.quoting import brief
 
 
 cdef extern from "<sys/uio.h>" nogil:
@@ -331,7 +332,7 @@ cdef class Connection:
         free(self.client.delivered)
 
     def __str__(self):
-        return f"#{self.client.fd} {self.identity}"
+        return f"#{self.client.fd} {brief(self.identity)}"
 
     @property
     def identity(self):

@@ -55,6 +55,6 @@ cdef class Runs:
     cdef bint open
     cdef bint text
     cdef bytes payload
-    cdef object facility
+    cdef uint64_t facility
     cdef list names
-    cdef uint64_t note(self, bytes name, object facility, bytes payload, bint text, double now)
+    cdef uint64_t note(self, bytes name, uint64_t facility, bytes payload, bint text, double now)

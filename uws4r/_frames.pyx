@@ -355,9 +355,9 @@ cdef class Runs:
 
     def push(self, bytes name not None, facility, bytes payload not None, bint text, double now):
         """Return the number of the run that this push belongs to; ``now`` in seconds."""
-        return self.note(name, facility, payload, text, now)
+        return self.note(name, <uint64_t>hash(facility), payload, text, now)
 
-    cdef uint64_t note(self, bytes name, object facility, bytes payload, bint text, double now):
+    cdef uint64_t note(self, bytes name, uint64_t facility, bytes payload, bint text, double now):
         if (
             self.open
             and now - self.heard <= RUN_GAP

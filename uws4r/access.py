@@ -28,10 +28,12 @@ from uws4r.attachment import NO_ADDRESS, Identity
 from uws4r.conf import conf
 from uws4r.errors import ConfigurationError, HandshakeError
 from uws4r.logins import claim, load_session, loaded, session_store
+from uws4r.quoting import shown
 from uws4r.subscriber import facility_of
 
 logger = logging.getLogger("uws4r.access")
 
+LONGEST_ORIGIN = 300  # characters: a scheme, a host name (253), a port, and some to spare
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -82,10 +84,10 @@ def build_request(
     Raises:
         HandshakeError: 404 for a path outside ``WEBSOCKET_URL``, 400 for a facility that cannot be a name.
     """
-    try:
-        request = Request(environ)
-    except ValueError as error:  # a Content-Type that Django chokes on
-        raise HandshakeError("The request is not acceptable") from error
+    # A handshake has no content. Django would look up the charset that a client names, which Python then remembers for
+    # as long as the process lives.
+    environ.pop("CONTENT_TYPE", None)
+    request = Request(environ)
     if not request.path_info.startswith(conf.WEBSOCKET_URL):
         raise HandshakeError(f"Websockets are at {conf.WEBSOCKET_URL} here, and nothing else is", status=404)
     facility = facility_of(request.path_info)
@@ -170,11 +172,14 @@ def check_origin(request: HttpRequest) -> None:
     if origin is None or "*" in conf.UWS4R_ALLOWED_ORIGINS:
         return
     own = f"{'https' if request.is_secure() else 'http'}://{host}"
-    asked = _origin(origin)
-    patterns = (own, *settings.CSRF_TRUSTED_ORIGINS, *conf.UWS4R_ALLOWED_ORIGINS)
-    if asked is not None and any(_covers(pattern, asked) for pattern in patterns):
+    if origin == own:
         return
-    logger.warning("foreign Origin %s on %s: 403 (UWS4R_ALLOWED_ORIGINS)", ascii(origin), ascii(own))
+    # Browsers write IDNs in ASCII. To convert one that is too long takes Python a tenth of a second.
+    if len(origin) <= LONGEST_ORIGIN and origin.isascii() and (asked := _origin(origin)) is not None:
+        patterns = (*settings.CSRF_TRUSTED_ORIGINS, *conf.UWS4R_ALLOWED_ORIGINS)
+        if (len(own) <= LONGEST_ORIGIN and _origin(own) == asked) or any(_covers(each, asked) for each in patterns):
+            return
+    logger.warning("foreign Origin %s on %s: 403 (UWS4R_ALLOWED_ORIGINS)", shown(origin), shown(own))
     raise HandshakeError("This Origin may not open websockets here", status=403)
 
 
@@ -203,13 +208,15 @@ def _origin(text: str) -> tuple[str, str] | None:
     return parts.scheme, host if port in (None, usual) else f"{host}:{port}"
 
 
-@lru_cache(maxsize=256)
+_setting = lru_cache(maxsize=256)(_origin)  # of a setting; what clients send would only fill it
+
+
 def _covers(pattern: str, origin: tuple[str, str]) -> bool:
-    """Whether an origin is the one of a pattern, or of the subdomains that it means as Django's settings do."""
+    """Whether an origin is the one of a setting, or of the subdomains that it means as Django's settings do."""
     scheme, _, host = pattern.partition("://")
     if host.startswith("*"):
         return origin[0] == scheme and is_same_domain(origin[1], host.removeprefix("*"))
-    return _origin(pattern) == origin
+    return _setting(pattern) == origin
 
 
 def grant_channels(request: HttpRequest, channels: list[str]) -> list[str]:

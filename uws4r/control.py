@@ -18,6 +18,7 @@ from uws4r._frames import encode_close
 from uws4r.attachment import NOBODY, Identity
 from uws4r.counters import counters
 from uws4r.hub import Hub
+from uws4r.quoting import shown
 from uws4r.sessions import SessionChecks
 
 logger = logging.getLogger("uws4r.control")
@@ -76,7 +77,7 @@ class Control:
         try:
             order = Order(data)
         except Exception as error:  # JSON can be wrong in many ways, deep nesting and endless numbers among them
-            logger.warning("what came as an order is none: %s", ascii(str(error))[:200])
+            logger.warning("what came as an order is none: %s", shown(error))
             return
         if order.do == "status":
             self._answer(order, {**status(self._hub), **self._about})
@@ -85,7 +86,7 @@ class Control:
                 self._hub.call_later(GATHER, self._carry_out)
             self._gathered.append(order)
         else:
-            logger.warning("an order that is unknown here: %s", ascii(order.do)[:200])
+            logger.warning("an order that is unknown here: %s", shown(order.do))
 
     def _carry_out(self) -> None:
         orders, self._gathered = self._gathered, []

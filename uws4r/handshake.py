@@ -23,6 +23,7 @@ WINDOW_BITS = re.compile("[89]|1[0-5]")
 NARROW, WIDE = 9, 15
 PROTOCOL, EXTENSIONS = "HTTP_SEC_WEBSOCKET_PROTOCOL", "HTTP_SEC_WEBSOCKET_EXTENSIONS"  # in an environ
 SPOKEN = str(VERSION)  # in Sec-WebSocket-Version
+LONGEST_OFFER = 1000  # characters of Sec-WebSocket-Extensions; browsers' have 50
 KEY = re.compile("[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 
 
@@ -100,9 +101,12 @@ def choose_compression(environ: Mapping[str, Any]) -> Compression | None:
     Return the answer to the first offer of permessage-deflate that can be accepted, or None.
 
     Raises:
-        HandshakeError: The offers are no list of extensions.
+        HandshakeError: The offers are no list of extensions, or it is too long.
     """
-    return _answer(environ.get(EXTENSIONS, ""))
+    header = environ.get(EXTENSIONS, "")
+    if len(header) > LONGEST_OFFER:
+        raise HandshakeError("Sec-WebSocket-Extensions is too long")
+    return _answer(header)
 
 
 @lru_cache(maxsize=16)  # browsers have two ways to put it

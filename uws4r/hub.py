@@ -32,6 +32,7 @@ from uws4r.counters import CLOSED, counters
 from uws4r.errors import ProtocolError
 from uws4r.heartbeat import Heartbeats
 from uws4r.keeper import LinkKeeper
+from uws4r.quoting import brief, shown
 from uws4r.rfc6455 import CloseCode, Opcode
 from uws4r.threads import WorkerThreads
 
@@ -211,7 +212,7 @@ class Hub:
             connection.session, connection.expires = attachment.session, attachment.expires
             self.loop.add(connection)
         except Exception:
-            logger.exception("%s cannot be attached", attachment.identity)
+            logger.exception("%s cannot be attached", brief(attachment.identity))
             attachment.abandon()
             return None
         if attachment.left is not None:
@@ -452,7 +453,7 @@ class Hub:
             "%s closed: %d %s after %.1f s, in %d messages %d bytes, out %d messages %d bytes",
             name,
             code,
-            ascii(connection.close_reason),
+            shown(connection.close_reason),
             seconds,
             messages_in,
             bytes_in,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak import churn, fragments, handshakes, marks, noise, slow, vanishing, windows
+from tests.soak import churn, fragments, handshakes, marks, names, noise, slow, vanishing, windows
 from tests.support.servers import ROOT, RedisServer
 from tests.support.site import Site
 
@@ -58,6 +58,11 @@ def test_three_thousand_connections_leave_nothing(served: Callable[..., Site], o
 
 def test_whatever_windows_are_asked_for_a_message_is_compressed_twice(served: Callable[..., Site]) -> None:
     print(windows.every_window(served(), messages=20))
+
+
+@pytest.mark.malloc
+def test_no_name_of_a_handshake_is_kept(served: Callable[..., Site]) -> None:
+    print(names.new_names(served(settings=names.SETTINGS, options=names.OPTIONS), handshakes=3000))
 
 
 @pytest.mark.parametrize("front", ["emperor", "nginx"])

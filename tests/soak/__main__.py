@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.soak import churn, fragments, handshakes, idle, marks, noise, slow, vanishing, windows
+from tests.soak import churn, fragments, handshakes, idle, marks, names, noise, slow, vanishing, windows
 from tests.support.fronts import Fronts
 from tests.support.servers import RedisServer
 from tests.support.site import Site, manage, serve, site_env
@@ -96,6 +96,10 @@ class Soak:
         with self.serving() as served:
             yield windows.every_window(served(), 300)
 
+    def names(self) -> Iterator[Figures]:
+        with self.serving(settings=names.SETTINGS, options=names.OPTIONS) as served:
+            yield names.new_names(served(), 20_000)
+
     def run(self, name: str) -> bool:
         """Run a part, print its lines; return whether every promise was kept."""
         begin = time.monotonic()
@@ -108,7 +112,7 @@ class Soak:
         return True
 
 
-PARTS = "slow", "vanishing", "marks", "noise", "fragments", "churn", "handshakes", "idle", "windows"
+PARTS = "slow", "vanishing", "marks", "noise", "fragments", "churn", "handshakes", "idle", "windows", "names"
 
 
 def main() -> None:
