@@ -3,7 +3,7 @@ WebSockets for Django sites on uWSGI, with Redis as the message queue.
 
 The modules in reading order, from the wire to the web; each imports only from those above it:
 
-- ``rfc6455`` the protocol's numbers, ``errors``, ``quoting`` for the log, ``_deflate``
+- ``rfc6455`` the protocol's numbers, ``errors``, ``quoting`` for the log, ``shares`` of addresses, ``_deflate``
   compression, ``_decoder`` what clients send, ``_frames`` what goes out, names of channels, duplicates
 - ``channels`` who is addressed, ``conf`` the settings
 - ``redis_clients`` of the settings, ``redis_store``, ``publisher``, ``subscriber`` the API of a site, ``orders`` to all

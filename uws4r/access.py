@@ -29,6 +29,7 @@ from uws4r.conf import conf
 from uws4r.errors import ConfigurationError, HandshakeError
 from uws4r.logins import claim, load_session, loaded, session_store
 from uws4r.quoting import shown
+from uws4r.shares import unmapped
 from uws4r.subscriber import facility_of
 
 logger = logging.getLogger("uws4r.access")
@@ -250,6 +251,11 @@ def _networks(proxies: tuple[str, ...]) -> tuple[bool, list[Any]]:
         ) from None
 
 
+def _is_in(address: str, networks: list[Any]) -> bool:
+    found = unmapped(ip_address(address))
+    return any(found in network for network in networks)
+
+
 def client_address(meta: Mapping[str, Any]) -> str:
     """
     Return the client's address: the nearest one that is no proxy of ``UWS4R_PROXIES``.
@@ -266,7 +272,7 @@ def client_address(meta: Mapping[str, Any]) -> str:
     forwarded = meta["HTTP_X_FORWARDED_FOR"].split(",")
     while forwarded:
         try:
-            trusted = unix if address == NO_ADDRESS else any(ip_address(address) in network for network in networks)
+            trusted = unix if address == NO_ADDRESS else _is_in(address, networks)
             if not trusted:
                 break
             address = str(ip_address(forwarded[-1].strip()))

@@ -8,7 +8,7 @@ import uws4r
 PACKAGE = Path(uws4r.__file__).parent
 
 ORDER = [
-    "rfc6455", "errors", "quoting", "_deflate", "_decoder", "_frames", "channels", "conf", "redis_clients",
+    "rfc6455", "errors", "quoting", "shares", "_deflate", "_decoder", "_frames", "channels", "conf", "redis_clients",
     "redis_store", "publisher",
     "subscriber", "orders",
     "_connection", "_channel", "_fanout", "_pipeline", "_hub", "link", "connector", "attachment", "threads", "counters",
