@@ -13,7 +13,7 @@ The modules in reading order, from the wire to the web; each imports only from t
 - ``link`` the one Redis connection, ``connector`` makes it
 - ``attachment`` what a hub is told, ``threads`` for what may block, ``counters``, ``_outbox`` what clients publish,
   ``heartbeat``, ``keeper`` keeps a hub linked
-- ``hub`` decides, ``sessions`` whether logins still hold, ``control`` carries out orders
+- ``hub`` decides, ``sessions`` whether logins still hold, ``recent`` orders, ``control`` carries them out
 - ``shield`` against uWSGI's parser of frames, ``engines`` make a hub run, ``worker`` makes one
 - ``_descriptors``, ``handshake``, ``detached`` from its request or ``native``: how a websocket opens; ``logins``,
   ``access``, ``admission``, ``overrides``, ``application`` from a request to a websocket

@@ -6,6 +6,7 @@ Every refusal is an HTTP status with one plain sentence; nothing of an exception
 
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable
 from http.client import responses
 from typing import Any, Protocol
@@ -141,14 +142,15 @@ class Application:
     # ------------------------------------------------------------ a request
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        began = time.monotonic()  # before anything is looked at that an order to the workers may change
         signals = access.RequestSignals(type(self), environ)
         try:
-            return self._serve(environ, start_response, signals)
+            return self._serve(environ, start_response, signals, began)
         finally:
             signals.finish()
 
     def _serve(
-        self, environ: dict[str, Any], start_response: StartResponse, signals: access.RequestSignals
+        self, environ: dict[str, Any], start_response: StartResponse, signals: access.RequestSignals, began: float
     ) -> Iterable[bytes]:
         try:
             if self._is_the_sites():
@@ -165,6 +167,7 @@ class Application:
             if not hub.keeper.connector.wait():
                 raise HandshakeError("The message queue cannot be reached: come back later", status=503)
             attachment = self._negotiate(environ, hub, signals)
+            attachment.began = began
             if compression is not None:
                 attachment.window = compression.window
             headers = accept_headers(key, protocol, compression and compression.header)

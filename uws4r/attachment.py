@@ -2,6 +2,7 @@
 
 import re
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -132,6 +133,7 @@ class Attachment:
     overrides: Overrides | None = None
     left: Callable[[], None] | None = None  # called when the connection is closed, or never came to be
     channels: list[Channel] = field(default_factory=list)  # the hub's, of ``subscribe``
+    began: float = field(default_factory=time.monotonic)  # the handshake, before it looked at who the client is
     asked: int = 0  # number of the fetch whose reply makes the connection join
 
     def abandon(self, goodbye: bytes = b"") -> None:

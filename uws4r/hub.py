@@ -69,6 +69,8 @@ class Hub:
         self.stopped = threading.Event()
         self.began = time.monotonic()
         self.closed_traffic = (0, 0)  # messages in and out of connections that are closed
+        # Given each new connection, and when its handshake began; of the monotonic clock.
+        self.on_taken: Callable[[Connection, float], None] | None = None
         self.each_second: Callable[[list[Connection]], None] | None = None  # given those whose session ends now
         self.threads = WorkerThreads(self.options.threads)  # for what may block
         self._commands: deque[Callable[[], None]] = deque()
@@ -227,6 +229,8 @@ class Hub:
             self._ticking = True
             self.call_later(1.0, self._tick)
         self.guarded(self._welcome, connection)
+        if self.on_taken is not None:
+            self.guarded(self.on_taken, connection, attachment.began)
         return connection
 
     def receive(self, connection: Connection, early: bytes = b"") -> None:

@@ -12,7 +12,7 @@ ORDER = [
     "redis_store", "publisher",
     "subscriber", "orders",
     "_connection", "_channel", "_fanout", "_pipeline", "_hub", "link", "connector", "attachment", "threads", "counters",
-    "_outbox", "heartbeat", "keeper", "hub", "sessions", "control", "engines.thread", "engines.turns",
+    "_outbox", "heartbeat", "keeper", "hub", "sessions", "recent", "control", "engines.thread", "engines.turns",
     "engines.gevent", "shield", "engines.native", "engines", "worker",
     "_descriptors",
     "handshake", "detached", "native", "logins", "access", "admission", "overrides", "application", "checks",
