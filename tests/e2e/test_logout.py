@@ -195,6 +195,7 @@ def test_a_session_that_cannot_be_read_closes_nobody(served: Callable[..., Site]
         "john.groups.clear()",
         "group.user_set.clear()",
         "group.delete()",
+        "group.name = 'another team'; group.save()",
     ],
 )
 def test_who_leaves_a_group_loses_its_channels_only(site: Site, mary: str, change: str) -> None:
@@ -231,7 +232,7 @@ def test_who_leaves_a_group_loses_its_channels_only(site: Site, mary: str, chang
     finally:
         shell(
             site,
-            "Group.objects.filter(name='a: team').delete(); "
+            "Group.objects.filter(name__in=['a: team', 'another team']).delete(); "
             "User.objects.get(username='john').groups.set(Group.objects.filter(name='chatters'))",
         )
 
@@ -268,3 +269,59 @@ def test_a_logout_with_redis_away_is_a_logout(served: Callable[..., Site], own_r
     assert site.request("GET", "/logout/", session=session).status == 200
     assert "no worker could be told to close" in site.uwsgi.log
     assert closed_with(client) == 4401  # by the look at the sessions
+
+
+SESSION = "from django.contrib.sessions.backends.db import SessionStore; s = SessionStore({!r}); "
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "group.delete()",
+        "group.delete(); Group.objects.create(name='team').user_set.add(User.objects.get(username='admin'))",
+        "group.name = 'crew'; group.save(); Group.objects.create(name='team')",
+        "group.user_set.clear()",
+    ],
+    ids=["deleted", "another of that name", "renamed", "left"],
+)
+@pytest.mark.parametrize("written", ["now", "before", "by a site"])
+def test_an_old_session_is_in_no_group_that_its_user_is_not_in(
+    site: Site, mary: str, change: str, written: str
+) -> None:
+    team = "group = Group.objects.get_or_create(name='team')[0]; "
+    shell(site, f"{team} group.user_set.add(User.objects.get(username={mary!r}))")
+    session = site.log_in(mary)
+    own = set()
+    if written == "before":  # by ws4redis, or by a version that did not note where a name came from
+        shell(site, f"{SESSION.format(session)} del s['uws4r:groups']; s['ws4redis:memberof'] += ['own']; s.save()")
+    elif written == "by a site":
+        shell(site, f"{SESSION.format(session)} s['ws4redis:memberof'] += ['own']; s.save()")
+        own = {"own"}
+    publisher = site.redis.client.pubsub(ignore_subscribe_messages=True)
+    publisher.psubscribe("group:*:h")
+
+    def listens() -> set[str]:
+        client = site.connect("/ws/g?subscribe-group&subscribe-broadcast", session=session)
+        wait_until(lambda: site.redis.subscriptions("broadcast:g") == 1, "joined")
+        found = {name.decode().split(":")[1] for name in site.redis.client.pubsub_channels("group:*:g")}
+        client.sock.close()
+        wait_until(lambda: site.redis.subscriptions("broadcast:g") == 0, "left")
+        return found
+
+    def publishes() -> set[str]:
+        site.request("POST", "/publish/", "facility=h&audience=group&message=x", session=session)
+        site.redis.client.publish("group:the-end:h", "x")
+        found = set()
+        while "the-end" not in found:
+            if (message := publisher.get_message(timeout=10)) is not None:
+                found.add(message["channel"].decode().split(":")[1])
+        return found - {"the-end"}
+
+    try:
+        assert listens() == publishes() == {"team"} | own
+        shell(site, f"group = Group.objects.get(name='team'); {change}")
+        expected = own | ({"crew"} if "crew" in change else set())
+        assert listens() == publishes() == expected
+    finally:
+        publisher.close()
+        shell(site, "Group.objects.filter(name__in=['team', 'crew']).delete()")
