@@ -3,8 +3,8 @@ WebSockets for Django sites on uWSGI, with Redis as the message queue.
 
 The modules in reading order, from the wire to the web; each imports only from those above it:
 
-- ``rfc6455`` the protocol's numbers, ``errors``, ``_deflate`` compression, ``_decoder`` what clients send,
-  ``_frames`` what goes out, names of channels, duplicates
+- ``rfc6455`` the protocol's numbers, ``errors``, ``quoting`` for the log, ``shares`` of addresses, ``_deflate``
+  compression, ``_decoder`` what clients send, ``_frames`` what goes out, names of channels, duplicates
 - ``channels`` who is addressed, ``conf`` the settings
 - ``redis_clients`` of the settings, ``redis_store``, ``publisher``, ``subscriber`` the API of a site, ``orders`` to all
   workers
@@ -14,7 +14,7 @@ The modules in reading order, from the wire to the web; each imports only from t
 - ``attachment`` what a hub is told, ``threads`` for what may block, ``counters``, ``_outbox`` what clients publish,
   ``heartbeat``, ``fetches`` what clients find when they come, ``keeping`` how much Redis keeps of what they publish,
   ``keeper`` keeps a hub linked
-- ``hub`` decides, ``sessions`` whether logins still hold, ``control`` carries out orders
+- ``hub`` decides, ``sessions`` whether logins still hold, ``recent`` orders, ``control`` carries them out
 - ``shield`` against uWSGI's parser of frames, ``engines`` make a hub run, ``worker`` makes one
 - ``_descriptors``, ``handshake``, ``detached`` from its request or ``native``: how a websocket opens; ``logins``,
   ``access``, ``admission``, ``overrides``, ``application`` from a request to a websocket

@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.object cimport PyObject
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from uws4r._connection cimport Client
 
@@ -25,11 +25,11 @@ cdef inline Client **places_of(Listeners *listeners) noexcept nogil:
 
 
 @cython.final
-@cython.no_gc  # a name and a facility refer to nothing
+@cython.no_gc  # a name refers to nothing
 cdef class Channel:
     cdef Listeners listeners
     cdef readonly bytes name
-    cdef readonly object facility
+    cdef uint64_t facility  # its hash: channels of one facility can carry copies of one message
     cdef public uint32_t interest
 
 

@@ -7,6 +7,7 @@ Most clients of a large site have channels of their own: what a channel takes co
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -24,7 +25,8 @@ cdef class Channel:
         memset(&self.listeners, 0, sizeof(Listeners))
         self.listeners.room = 1
         self.name = name
-        self.facility = facility
+        # Nothing of the name is kept: clients choose it. Python's hash is keyed: nobody can choose two that meet.
+        self.facility = <uint64_t>hash(facility)
         self.interest = 0
 
     def __dealloc__(self):

@@ -28,6 +28,7 @@ from uws4r._decoder cimport (
 from uws4r._frames cimport Frame, frame_release, own_free
 
 from uws4r.errors import ProtocolError
+from uws4r.quoting import brief
 
 
 cdef extern from "<sys/uio.h>" nogil:
@@ -329,7 +330,7 @@ cdef class Connection:
         limits: What the client may send.
         echo: Give the client its own messages back.
         changes: Withhold a message equal to the one before on the same channel.
-        window: Bits, where the handshake agreed on compressing messages (RFC 7692); else 0.
+        window: Bits, 9 or 15, where the handshake agreed on compressing messages (RFC 7692); else 0.
         attachment: What it waits to join; the hub clears it.
     """
 
@@ -360,7 +361,7 @@ cdef class Connection:
         free(self.client.delivered)
 
     def __str__(self):
-        return f"#{self.client.fd} {self.identity}"
+        return f"#{self.client.fd} {brief(self.identity)}"
 
     @property
     def identity(self):

@@ -37,9 +37,17 @@ cdef Inflated inflater_step(
 cdef bint inflater_whole(const Inflater *inflater) noexcept nogil
 
 
+cdef enum:
+    # The windows within which messages are compressed, in bits. Each one in use costs another compression of each
+    # message, so there are two: what nearly everybody takes, and the narrowest one of zlib's for all who want less.
+    WIDE = 15
+    NARROW = 9
+
+
 cdef struct Deflater:
-    z_stream *streams[16]  # by window bits, each made when first needed
-    size_t count           # messages compressed, ever
+    z_stream *wide    # each is made when first needed
+    z_stream *narrow
+    size_t count      # messages compressed, ever
 
 
 cdef size_t deflate_message(

@@ -18,7 +18,6 @@ cdef extern from "<zlib.h>" nogil:
         Z_SYNC_FLUSH
         Z_DEFLATED
         Z_DEFAULT_STRATEGY
-        Z_RLE
     int deflateInit2(z_stream *stream, int level, int method, int window_bits, int memory_level, int strategy)
     int deflateReset(z_stream *stream)
     int deflate(z_stream *stream, int flush)
@@ -29,7 +28,6 @@ cdef extern from "<zlib.h>" nogil:
     int inflateEnd(z_stream *stream)
 
 cdef enum:
-    WIDEST = 15
     LEVEL = 3            # a third of the time of zlib's usual 6, for a tenth more bytes
     MEMORY_LEVEL = 8
     MOST = 0x40000000    # bytes given to zlib at a time, whose counts have 32 bits
@@ -42,7 +40,7 @@ cdef enum:
 cdef Inflater *inflater_new() noexcept nogil:
     # NULL when there is no memory. The widest window takes whatever the client uses.
     cdef Inflater *inflater = <Inflater *>calloc(1, sizeof(Inflater))
-    if inflater != NULL and inflateInit2(&inflater.stream, -WIDEST) != Z_OK:
+    if inflater != NULL and inflateInit2(&inflater.stream, -WIDE) != Z_OK:
         free(inflater)
         return NULL
     return inflater
@@ -98,21 +96,16 @@ cdef bint inflater_whole(const Inflater *inflater) noexcept nogil:
 
 cdef z_stream *stream_for(Deflater *deflater, int window_bits) noexcept nogil:
     # Kept: making one costs more than compressing a short message does.
-    cdef z_stream *stream = deflater.streams[window_bits]
-    cdef int result
+    cdef z_stream **kept = &deflater.wide if window_bits == WIDE else &deflater.narrow
+    cdef z_stream *stream = kept[0]
     if stream == NULL:
         stream = <z_stream *>calloc(1, sizeof(z_stream))
         if stream == NULL:
             return NULL
-        # zlib has no window of 8 bits. In runs nothing is farther away than one byte, which is in any window.
-        if window_bits == 8:
-            result = deflateInit2(stream, LEVEL, Z_DEFLATED, -9, MEMORY_LEVEL, Z_RLE)
-        else:
-            result = deflateInit2(stream, LEVEL, Z_DEFLATED, -window_bits, MEMORY_LEVEL, Z_DEFAULT_STRATEGY)
-        if result != Z_OK:
+        if deflateInit2(stream, LEVEL, Z_DEFLATED, -window_bits, MEMORY_LEVEL, Z_DEFAULT_STRATEGY) != Z_OK:
             free(stream)
             return NULL
-        deflater.streams[window_bits] = stream
+        kept[0] = stream
     elif deflateReset(stream) != Z_OK:
         return NULL
     return stream
@@ -148,10 +141,13 @@ cdef size_t deflate_message(
     return made - TAIL_SIZE
 
 
+cdef void end_stream(z_stream **kept) noexcept nogil:
+    if kept[0] != NULL:
+        deflateEnd(kept[0])
+        free(kept[0])
+        kept[0] = NULL
+
+
 cdef void deflater_clear(Deflater *deflater) noexcept nogil:
-    cdef int i
-    for i in range(16):
-        if deflater.streams[i] != NULL:
-            deflateEnd(deflater.streams[i])
-            free(deflater.streams[i])
-            deflater.streams[i] = NULL
+    end_stream(&deflater.wide)
+    end_stream(&deflater.narrow)

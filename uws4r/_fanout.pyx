@@ -73,7 +73,7 @@ cdef class Fanout:
 
     @property
     def compressed(self):
-        """Messages compressed, ever: each counts once for each window that its listeners have."""
+        """Messages compressed, ever: each counts once for each of the two windows that its listeners have."""
         return self.deflater.count
 
     # ------------------------------------------------------------ clients to write to

@@ -10,9 +10,9 @@ cdef struct Frame:
     # A frame ready for the wire, or several that go out together, shared by all connections that queue it. Only the
     # hub's thread touches one, so the count needs neither the GIL nor atomics.
     size_t size
-    Frame *packed      # the same message compressed, one frame for each window in use; held by this one
+    Frame *packed      # the same message compressed, one frame for each of the two windows in use; held by this one
     uint32_t holders
-    uint8_t window     # bits, of a compressed one
+    uint8_t window     # NARROW or WIDE, of a compressed one
     uint8_t wire[1]    # ``size`` bytes; none: compressed it would not be shorter
 
 
@@ -55,6 +55,6 @@ cdef class Runs:
     cdef bint open
     cdef bint text
     cdef bytes payload
-    cdef object facility
+    cdef uint64_t facility
     cdef list names
-    cdef uint64_t note(self, bytes name, object facility, bytes payload, bint text, double now)
+    cdef uint64_t note(self, bytes name, uint64_t facility, bytes payload, bint text, double now)

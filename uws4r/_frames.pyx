@@ -11,7 +11,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from uws4r._decoder cimport close_code_allowed, valid_utf8
-from uws4r._deflate cimport Deflater, deflate_message, deflater_clear
+from uws4r._deflate cimport NARROW, WIDE, Deflater, deflate_message, deflater_clear
 
 from uws4r._decoder import is_text
 
@@ -132,12 +132,12 @@ def encode_frame(bytes payload not None, int opcode=TEXT, int window_bits=0):
     Return ``payload`` as one final, unmasked frame (RFC 6455 §5.2).
 
     Args:
-        window_bits: 8 to 15: compressed within such a window (RFC 7692), where that makes it shorter; 0: not.
+        window_bits: 9 or 15: compressed within such a window (RFC 7692), where that makes it shorter; 0: not.
     """
     cdef size_t size = len(payload)
     cdef Deflater deflater
-    if window_bits and (opcode & 8 or not 8 <= window_bits <= 15):
-        raise ValueError("messages are compressed, control frames are not, within a window of 8 to 15 bits")
+    if window_bits and (opcode & 8 or window_bits not in (NARROW, WIDE)):
+        raise ValueError("messages are compressed, control frames are not, within a window of 9 or 15 bits")
     if opcode & 8 and size > MAX_CONTROL:
         raise ValueError(f"the payload of a control frame is {size} bytes, at most {MAX_CONTROL} fit")
     cdef Frame *frame = frame_new(opcode, <const uint8_t *>PyBytes_AS_STRING(payload), size)
@@ -355,9 +355,9 @@ cdef class Runs:
 
     def push(self, bytes name not None, facility, bytes payload not None, bint text, double now):
         """Return the number of the run that this push belongs to; ``now`` in seconds."""
-        return self.note(name, facility, payload, text, now)
+        return self.note(name, <uint64_t>hash(facility), payload, text, now)
 
-    cdef uint64_t note(self, bytes name, object facility, bytes payload, bint text, double now):
+    cdef uint64_t note(self, bytes name, uint64_t facility, bytes payload, bint text, double now):
         if (
             self.open
             and now - self.heard <= RUN_GAP

@@ -24,14 +24,17 @@ from django.utils.functional import SimpleLazyObject
 from django.utils.http import is_same_domain
 from django.utils.module_loading import import_string
 
-from uws4r.attachment import Identity
+from uws4r.attachment import NO_ADDRESS, Identity
 from uws4r.conf import conf
 from uws4r.errors import ConfigurationError, HandshakeError
 from uws4r.logins import claim, load_session, loaded, session_store
+from uws4r.quoting import shown
+from uws4r.shares import unmapped
 from uws4r.subscriber import facility_of
 
 logger = logging.getLogger("uws4r.access")
 
+LONGEST_ORIGIN = 300  # characters: a scheme, a host name (253), a port, and some to spare
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -82,10 +85,10 @@ def build_request(
     Raises:
         HandshakeError: 404 for a path outside ``WEBSOCKET_URL``, 400 for a facility that cannot be a name.
     """
-    try:
-        request = Request(environ)
-    except ValueError as error:  # a Content-Type that Django chokes on
-        raise HandshakeError("The request is not acceptable") from error
+    # A handshake has no content. Django would look up the charset that a client names, which Python then remembers for
+    # as long as the process lives.
+    environ.pop("CONTENT_TYPE", None)
+    request = Request(environ)
     if not request.path_info.startswith(conf.WEBSOCKET_URL):
         raise HandshakeError(f"Websockets are at {conf.WEBSOCKET_URL} here, and nothing else is", status=404)
     facility = facility_of(request.path_info)
@@ -170,11 +173,14 @@ def check_origin(request: HttpRequest) -> None:
     if origin is None or "*" in conf.UWS4R_ALLOWED_ORIGINS:
         return
     own = f"{'https' if request.is_secure() else 'http'}://{host}"
-    asked = _origin(origin)
-    patterns = (own, *settings.CSRF_TRUSTED_ORIGINS, *conf.UWS4R_ALLOWED_ORIGINS)
-    if asked is not None and any(_covers(pattern, asked) for pattern in patterns):
+    if origin == own:
         return
-    logger.warning("foreign Origin %s on %s: 403 (UWS4R_ALLOWED_ORIGINS)", ascii(origin), ascii(own))
+    # Browsers write IDNs in ASCII. To convert one that is too long takes Python a tenth of a second.
+    if len(origin) <= LONGEST_ORIGIN and origin.isascii() and (asked := _origin(origin)) is not None:
+        patterns = (*settings.CSRF_TRUSTED_ORIGINS, *conf.UWS4R_ALLOWED_ORIGINS)
+        if (len(own) <= LONGEST_ORIGIN and _origin(own) == asked) or any(_covers(each, asked) for each in patterns):
+            return
+    logger.warning("foreign Origin %s on %s: 403 (UWS4R_ALLOWED_ORIGINS)", shown(origin), shown(own))
     raise HandshakeError("This Origin may not open websockets here", status=403)
 
 
@@ -203,13 +209,15 @@ def _origin(text: str) -> tuple[str, str] | None:
     return parts.scheme, host if port in (None, usual) else f"{host}:{port}"
 
 
-@lru_cache(maxsize=256)
+_setting = lru_cache(maxsize=256)(_origin)  # of a setting; what clients send would only fill it
+
+
 def _covers(pattern: str, origin: tuple[str, str]) -> bool:
-    """Whether an origin is the one of a pattern, or of the subdomains that it means as Django's settings do."""
+    """Whether an origin is the one of a setting, or of the subdomains that it means as Django's settings do."""
     scheme, _, host = pattern.partition("://")
     if host.startswith("*"):
         return origin[0] == scheme and is_same_domain(origin[1], host.removeprefix("*"))
-    return _origin(pattern) == origin
+    return _setting(pattern) == origin
 
 
 def grant_channels(request: HttpRequest, channels: list[str]) -> list[str]:
@@ -243,6 +251,11 @@ def _networks(proxies: tuple[str, ...]) -> tuple[bool, list[Any]]:
         ) from None
 
 
+def _is_in(address: str, networks: list[Any]) -> bool:
+    found = unmapped(ip_address(address))
+    return any(found in network for network in networks)
+
+
 def client_address(meta: Mapping[str, Any]) -> str:
     """
     Return the client's address: the nearest one that is no proxy of ``UWS4R_PROXIES``.
@@ -252,14 +265,14 @@ def client_address(meta: Mapping[str, Any]) -> str:
     """
     address = meta.get("REMOTE_ADDR", "")
     if address in ("", "0.0.0.0"):
-        address = "unix"
+        address = NO_ADDRESS
     unix, networks = _networks(tuple(conf.UWS4R_PROXIES))
     if "HTTP_X_FORWARDED_FOR" not in meta:
         return address
     forwarded = meta["HTTP_X_FORWARDED_FOR"].split(",")
     while forwarded:
         try:
-            trusted = unix if address == "unix" else any(ip_address(address) in network for network in networks)
+            trusted = unix if address == NO_ADDRESS else _is_in(address, networks)
             if not trusted:
                 break
             address = str(ip_address(forwarded[-1].strip()))
@@ -271,7 +284,7 @@ def client_address(meta: Mapping[str, Any]) -> str:
 
 def identify(request: HttpRequest) -> Identity:
     """Return who the client is: the user only where he is known already."""
-    name = "-"
+    name = None
     user: Any = getattr(request, "user", None)
     # An unevaluated user would cost a query, for a line in the log.
     if user is not None and loaded(user) and user.is_authenticated:

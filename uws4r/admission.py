@@ -8,10 +8,12 @@ from collections.abc import Callable
 from functools import partial
 
 from uws4r._descriptors import lowest_free
-from uws4r.attachment import Identity
+from uws4r.attachment import NO_ADDRESS, NOBODY, Identity
 from uws4r.conf import conf
 from uws4r.errors import HandshakeError
 from uws4r.hub import Hub
+from uws4r.quoting import brief
+from uws4r.shares import share_of
 
 logger = logging.getLogger("uws4r.application")
 
@@ -64,18 +66,22 @@ class Census:
         if not most_of_address and not most_of_user:
             return None
         who = Identity.parsed(identity)
-        limits = {
-            # Who came over a Unix socket, and through no proxy that says from where, has no address.
-            ("address", who.address): most_of_address if who.address != "unix" else 0,
-            ("user", who.user): most_of_user if who.user != "-" else 0,
-        }
-        keys = [key for key, limit in limits.items() if limit]
-        if not keys:
+        limits = {}
+        # Who came over a Unix socket, and through no proxy that says from where, has no address.
+        if most_of_address and who.address != NO_ADDRESS:
+            limits["address", share_of(who.address)] = most_of_address
+        if most_of_user and who.user != NOBODY:
+            limits["user", who.user] = most_of_user
+        if not limits:
             return None
+        keys = list(limits)
         with self._lock:
             for key in keys:
                 if self._counts[key] >= limits[key]:
-                    logger.warning("%s has %d websockets in this worker, as many as it may: 429", who, limits[key])
+                    most = limits[key]
+                    logger.warning(
+                        "%s: its %s has %d websockets here, as many as it may: 429", brief(identity), key[0], most
+                    )
                     raise HandshakeError(f"Too many websockets of this {key[0]}", status=429)
             self._counts.update(keys)
         return partial(self._leave, keys)

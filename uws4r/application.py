@@ -6,7 +6,7 @@ Every refusal is an HTTP status with one plain sentence; nothing of an exception
 
 import logging
 import re
-import sys
+import time
 from collections.abc import Callable, Iterable
 from http.client import responses
 from typing import Any, Protocol
@@ -35,6 +35,7 @@ from uws4r.handshake import (
 from uws4r.hub import Hub
 from uws4r.logins import look, session_of
 from uws4r.overrides import calls_of, encoded, opcode_of, overrides
+from uws4r.quoting import brief, harmless, shown
 from uws4r.redis_clients import redis_client
 from uws4r.subscriber import Recorder, RedisSubscriber, facility_of
 
@@ -141,14 +142,15 @@ class Application:
     # ------------------------------------------------------------ a request
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        began = time.monotonic()  # before anything is looked at that an order to the workers may change
         signals = access.RequestSignals(type(self), environ)
         try:
-            return self._serve(environ, start_response, signals)
+            return self._serve(environ, start_response, signals, began)
         finally:
             signals.finish()
 
     def _serve(
-        self, environ: dict[str, Any], start_response: StartResponse, signals: access.RequestSignals
+        self, environ: dict[str, Any], start_response: StartResponse, signals: access.RequestSignals, began: float
     ) -> Iterable[bytes]:
         try:
             if self._is_the_sites():
@@ -165,6 +167,7 @@ class Application:
             if not hub.keeper.connector.wait():
                 raise HandshakeError("The message queue cannot be reached: come back later", status=503)
             attachment = self._negotiate(environ, hub, signals)
+            attachment.began = began
             if compression is not None:
                 attachment.window = compression.window
             headers = accept_headers(key, protocol, compression and compression.header)
@@ -172,16 +175,16 @@ class Application:
         except HandshakeError as error:
             return refuse(start_response, error)
         except SuspiciousOperation as error:
-            logger.info("%s: %s", ascii(environ.get("PATH_INFO")), ascii(str(error)))
+            logger.info("%s: %s", shown(environ.get("PATH_INFO")), shown(error))
             return refuse(start_response, HandshakeError("The request is not acceptable"))
         except PermissionDenied as error:
-            logger.info("%s: permission denied: %s", ascii(environ.get("PATH_INFO")), ascii(str(error)))
+            logger.info("%s: permission denied: %s", shown(environ.get("PATH_INFO")), shown(error))
             return refuse(start_response, HandshakeError("Not allowed", status=403))
         except ConfigurationError as error:
             logger.error("a websocket is refused: %s", error)
             return refuse(start_response, HandshakeError("The server is not set up for websockets", status=500))
-        except Exception:
-            logger.exception("a handshake at %s failed", ascii(environ.get("PATH_INFO")))
+        except Exception as error:
+            logger.error("a handshake at %s failed", shown(environ.get("PATH_INFO")), exc_info=harmless(error))
             return refuse(start_response, HandshakeError("The server could not open a websocket", status=500))
         return way.open(environ, start_response, hub, attachment, Accepted(key, protocol, headers))
 
@@ -208,13 +211,13 @@ class Application:
         identity = str(access.identify(request))
         if not subscribed and not subscriber._publishers:
             logger.warning(
-                "%s neither receives nor publishes anything, with the flags %.200s: the flags are %s; "
+                "%s neither receives nor publishes anything, with the flags %s: the flags are %s; "
                 "users and groups need a login, sessions a session",
-                identity,
-                ascii(flags_of(request)),
+                brief(identity),
+                shown(", ".join(flags_of(request))),
                 ", ".join(self.possible_channels),
             )
-        facility = sys.intern(facility_of(request.path_info))  # one for all who share it
+        facility = facility_of(request.path_info)
         session, expires = session_of(request)
         attachment = Attachment(
             fd=-1,
@@ -270,7 +273,7 @@ def refuse(start_response: StartResponse, error: HandshakeError) -> Iterable[byt
     try:
         headers = checked_headers(error.headers)
     except ValueError as trouble:  # a site's own error; what it says is for the log
-        logger.error("a refusal goes out without its headers: %s", trouble)
+        logger.error("a refusal goes out without its headers: %s", shown(trouble))
         headers = []
     start_response(
         f"{error.status} {responses[error.status]}",

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -40,19 +41,28 @@ PLAIN_USER = re.compile(r"[\w.~@+-]*", re.ASCII).fullmatch
 PLAIN_PATH = re.compile(r"[\w.~/:@!$&'()*+,;=-]*", re.ASCII).fullmatch
 
 
-class Identity(NamedTuple):
-    """Who a client is; each part is quoted, so that none contains a space."""
+NOBODY = "-"  # the user of a client that has none, or none that is known
+NO_ADDRESS = "unix"  # the address of a client that came over a Unix socket
 
-    address: str
-    user: str  # "-" for nobody, or nobody that is known
+
+class Identity(NamedTuple):
+    """Who a client is. Each part is quoted: it contains no space, and two values never become one."""
+
+    address: str  # or NO_ADDRESS
+    user: str  # or NOBODY, which is no user's name
     path: str
 
     @classmethod
-    def of(cls, address: str, user: str, path: str) -> "Identity":
-        """Quote the parts: of what a client has sent, nothing reaches a log as it came."""
+    def of(cls, address: str, user: str | None, path: str) -> "Identity":
+        """
+        Quote the parts, so that nothing a client has sent reaches a log as it came.
+
+        Args:
+            user: A user's name, whatever the site allows as one; None for nobody.
+        """
         if not PLAIN_ADDRESS(address):
-            address = quote(address, safe=":")
-        return cls(address, quoted_user(user), quoted_path(path))
+            address = quote(address, safe=":", errors="surrogatepass")
+        return cls(address, NOBODY if user is None else quoted_user(user), quoted_path(path))
 
     @classmethod
     def parsed(cls, text: str) -> "Identity":
@@ -66,13 +76,15 @@ class Identity(NamedTuple):
 
 
 def quoted_user(name: str) -> str:
-    """Return a user's name as :class:`Identity` has it."""
-    return (name if PLAIN_USER(name) else quote(name, safe="@+", errors="replace")) or "-"
+    """Return a user's name as :class:`Identity` has it: for each name another text, and never :data:`NOBODY`."""
+    if name == NOBODY or not PLAIN_USER(name):
+        return "%2D" if name == NOBODY else quote(name, safe="@+", errors="surrogatepass")
+    return name or "%"  # which quote() never returns
 
 
 def quoted_path(path: str) -> str:
     """Return a path as :class:`Identity` has it."""
-    return path if PLAIN_PATH(path) else quote(path, safe="/:@!$&'()*+,;=~", errors="replace")
+    return path if PLAIN_PATH(path) else quote(path, safe="/:@!$&'()*+,;=~", errors="surrogatepass")
 
 
 class Overrides(Protocol):
@@ -116,7 +128,7 @@ class Attachment:
     expire: int = 0  # seconds for which they are also stored
     echo: bool = False
     changes: bool = False
-    window: int = 0  # bits, where the handshake agreed on compressing messages (RFC 7692)
+    window: int = 0  # bits, 9 or 15, where the handshake agreed on compressing messages (RFC 7692)
     greeting: tuple[tuple[int, bytes], ...] = ()  # (opcode, payload), sent before anything else
     fetch: bool = True  # send the persisted values
     session: str | None = None  # the key of the client's session
@@ -124,6 +136,7 @@ class Attachment:
     overrides: Overrides | None = None
     left: Callable[[], None] | None = None  # called when the connection is closed, or never came to be
     channels: list[Channel] = field(default_factory=list)  # the hub's, of ``subscribe``
+    began: float = field(default_factory=time.monotonic)  # the handshake, before it looked at who the client is
     asked: int = 0  # number of the question whose answer makes the connection join
     in_vain: int = 0  # links that were lost while its channels' last messages were read
     alone: bool = False  # those are read for it alone: together with others' they were too much, or refused

@@ -16,7 +16,9 @@ from uws4r._frames import join_name
 
 logger = logging.getLogger("uws4r.channels")
 
-GROUPS_KEY = "ws4redis:memberof"  # in the session: the names of the user's groups, stored at login
+GROUPS_KEY = "ws4redis:memberof"  # in the session: the names of the user's groups, stored at login; and a site's own
+MODELS_KEY = "uws4r:groups"  # in the session: which of them were groups of the model then
+LOGIN_KEY = "_auth_user_id"  # in the session: django.contrib.auth.SESSION_KEY
 
 AUDIENCES = ("session", "user", "group", "broadcast")  # from the narrowest to the widest
 
@@ -48,8 +50,9 @@ def group_names(request: Any) -> list[str]:
     """
     Return the names of the user's groups as they are now, and those that a site keeps in the session.
 
-    The session's list (:data:`GROUPS_KEY`) is that of the login: of a group that the user has left since,
-    it counts no longer.
+    The session's list (:data:`GROUPS_KEY`) is that of the login, and the site may have added to it. A name that came
+    from the model counts only while the user is in that group: not when the group is deleted, nor in another group of
+    that name. Of a session that does not say which these are (:data:`MODELS_KEY`) they may be all.
     """
     if not user_names(request):
         return []
@@ -60,6 +63,8 @@ def group_names(request: Any) -> list[str]:
         return stored
     present = [str(getattr(group, "name", group)) for group in groups.all()]
     others = set(stored) - set(present)
+    if others and session is not None:
+        others -= set(session.get(MODELS_KEY, stored if session.get(LOGIN_KEY) is not None else ()))
     if others and hasattr(groups, "model"):
         others -= set(groups.model._default_manager.filter(name__in=others).values_list("name", flat=True))
     return [*(name for name in stored if name in present or name in others), *(n for n in present if n not in stored)]

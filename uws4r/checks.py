@@ -8,13 +8,14 @@ import difflib
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from redis.connection import parse_url
 
 from uws4r import access
 from uws4r.channels import AUDIENCES
@@ -400,6 +401,60 @@ def unlimited_memory(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
+def _server(arguments: Mapping[str, Any]) -> str:
+    """Return where a Redis is, of the arguments of a client, so that two of them can be compared."""
+    if path := arguments.get("path") or arguments.get("unix_socket_path"):
+        return str(path)
+    host = arguments.get("host") or "localhost"
+    return f"{'localhost' if host in ('127.0.0.1', '::1') else host}:{arguments.get('port') or 6379}"
+
+
+def _servers_in(value: Any, depth: int = 6) -> Iterator[str]:
+    """The Redis servers that a setting names, however it is nested: in URLs, or as pairs of host and port."""
+    if isinstance(value, str) and value.startswith(("redis://", "rediss://", "unix://")):
+        for url in re.split(r"[,;]", value):
+            try:
+                yield _server(parse_url(url))
+            except ValueError:  # none of ours to judge
+                continue
+    elif isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) is int:
+        yield _server({"host": value[0], "port": value[1]})
+    elif isinstance(value, (dict, list, tuple)) and depth:
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _servers_in(each, depth - 1)
+
+
+def foreign_keys(**kwargs: Any) -> list[CheckMessage]:
+    """
+    Channels are keys, and clients choose facilities: without a prefix one can be the name of another program's key.
+
+    A Redis that nothing else of the site uses is taken for one of its own.
+    """
+    form = form_of(conf.WS4REDIS_CONNECTION)
+    if conf.WS4REDIS_PREFIX or conf.WS4REDIS_ALLOWED_CHANNELS is not None or form == "sentinels":
+        return []
+    try:
+        own = _server(make_client(conf.WS4REDIS_CONNECTION).connection_pool.connection_kwargs)
+    except ConfigurationError:
+        return []
+    others = [
+        name for name in dir(settings) if name.isupper() and not name.startswith(("WS4REDIS_", "UWS4R_", "SECRET_"))
+    ]
+    sharing = [name for name in others if own in _servers_in(getattr(settings, name))]
+    if form == "cache" and "CACHES" not in sharing:
+        sharing.append("CACHES")
+    if not sharing:
+        return []
+    return [
+        Warning(
+            f"{', '.join(sharing)} names the Redis of the websockets too, and clients may choose any facility: without "
+            "WS4REDIS_PREFIX they read and overwrite every key that is called like a channel, such as broadcast:config",
+            hint='Set WS4REDIS_PREFIX to a name of this site, such as "mysite".',
+            id="uws4r.W015",
+        )
+    ]
+
+
 def _maxmemory() -> Any:
     """Return the limit in bytes, 0 for none; None where this Redis does not tell."""
     client = make_client(conf.WS4REDIS_CONNECTION)
@@ -424,7 +479,7 @@ def require_right_settings() -> None:
 
 
 ALWAYS = (wrong_values, unknown_settings, leftovers, ambiguous_prefix)
-DEPLOYED = (open_to_everybody, shared_redis)
+DEPLOYED = (open_to_everybody, shared_redis, foreign_keys)
 CONNECTING = (unlimited_memory,)  # of a deployment, too
 
 

@@ -15,15 +15,21 @@ from typing import Any
 
 from uws4r._connection import Connection
 from uws4r._frames import encode_close
-from uws4r.attachment import Identity
+from uws4r.attachment import NOBODY, Identity
 from uws4r.counters import counters
 from uws4r.hub import Hub
+from uws4r.quoting import shown
+from uws4r.recent import Recent
+from uws4r.rfc6455 import CloseCode
 from uws4r.sessions import SessionChecks
 
 logger = logging.getLogger("uws4r.control")
 
 GATHER = 0.2  # seconds in which orders are gathered, so that clients are looked through once for all of them
 SECTIONS = ("users", "sessions", "paths")
+Names = tuple[tuple[str, str | None], ...]  # of a connection, by section
+LOGOUT = 5.0  # seconds: Django tells of a logout a moment before it ends the session, which others may find meanwhile
+SUBSCRIBED = 0.1  # seconds that a new link may take until orders come
 
 
 class Order:
@@ -46,7 +52,13 @@ class Order:
         self.under = tuple(str(name).encode("utf-8", "surrogatepass") for name in fields.get("under", ()))
         self.everybody = bool(fields.get("everybody"))
         self.whom = {section: {str(name) for name in fields.get(section, ())} for section in SECTIONS}
+        self.received = time.monotonic()
+        self.size = len(self.under) + sum(map(len, self.whom.values()))
         self.met = 0  # connections
+
+    def means(self, names: Names) -> bool:
+        """Whether the order is for a connection with these names."""
+        return any(name in self.whom[section] for section, name in names)
 
 
 class Control:
@@ -63,6 +75,7 @@ class Control:
         self._sessions = sessions
         self._about = about or {}
         self._gathered: list[Order] = []
+        self._recent = Recent()
         self._acts: dict[str, Callable[[Connection, Order], None]] = {
             "close": self._close,
             "leave": self._leave,
@@ -70,13 +83,14 @@ class Control:
             "find": lambda connection, order: None,  # the answer says how many were met
         }
         hub.fanout.on_control = self.receive
+        hub.on_taken = self.taken
 
     def receive(self, data: bytes) -> None:
         """Take an order; what is none is logged."""
         try:
             order = Order(data)
         except Exception as error:  # JSON can be wrong in many ways, deep nesting and endless numbers among them
-            logger.warning("what came as an order is none: %s", ascii(str(error))[:200])
+            logger.warning("what came as an order is none: %s", shown(error))
             return
         if order.do == "status":
             self._answer(order, {**status(self._hub), **self._about})
@@ -85,7 +99,7 @@ class Control:
                 self._hub.call_later(GATHER, self._carry_out)
             self._gathered.append(order)
         else:
-            logger.warning("an order that is unknown here: %s", ascii(order.do)[:200])
+            logger.warning("an order that is unknown here: %s", shown(order.do))
 
     def _carry_out(self) -> None:
         orders, self._gathered = self._gathered, []
@@ -102,6 +116,33 @@ class Control:
                     self._hub.guarded(self._acts[order.do], connection, order)
         for order in orders:
             self._answer(order, {"met": order.met})
+            if order.do != "find":
+                self._recent.keep(order)
+
+    def taken(self, connection: Connection, began: float) -> None:
+        """
+        Carry out, on a new connection, the orders that came since its handshake began.
+
+        A handshake may take long, in the site's callbacks for instance. It has looked at session, user and groups
+        before the orders came, and its websocket was not there for them.
+        """
+        keeper = self._hub.keeper
+        if not connection.is_open:
+            return
+        if began < self._recent.forgotten:  # nobody knows any more what came meanwhile
+            self._hub.close(connection, CloseCode.TRY_AGAIN_LATER, "the handshake took too long")
+            return
+        if connection.expires and (keeper.link is None or began < keeper.since + SUBSCRIBED):
+            self._look(connection)  # an order may have gone by before the link was there
+        who = None
+        for order in self._recent.since(began - LOGOUT):
+            who = who or _names_of(connection)
+            if not order.everybody and not order.means(who):
+                continue
+            if order.received >= began:
+                self._hub.guarded(self._acts[order.do], connection, order)
+            elif order.do == "close" and connection.session in order.whom["sessions"]:
+                self._look(connection)
 
     def _answer(self, order: Order, fields: dict[str, Any]) -> None:
         if order.reply_to is not None:
@@ -115,13 +156,22 @@ class Control:
         self._hub.leave(connection, order.under)
 
     def _check(self, connection: Connection, order: Order) -> None:
+        self._look(connection)
+
+    def _look(self, connection: Connection) -> None:
         if self._sessions is not None:
             self._sessions.ask([connection])
 
 
-def _for(index: dict[str, dict[str, list[Order]]], connection: Connection) -> Iterator[Order]:
+def _names_of(connection: Connection) -> Names:
+    """Return by which name of each section an order may mean a connection; None where by none."""
     who = Identity.parsed(connection.identity)
-    for section, name in zip(SECTIONS, (who.user, connection.session, who.path), strict=True):
+    user = None if who.user == NOBODY else who.user  # an order for nobody would be one for all anonymous clients
+    return tuple(zip(SECTIONS, (user, connection.session, who.path), strict=True))
+
+
+def _for(index: dict[str, dict[str, list[Order]]], connection: Connection) -> Iterator[Order]:
+    for section, name in _names_of(connection):
         if name is not None:
             yield from index[section].get(name, ())
 

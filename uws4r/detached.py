@@ -10,6 +10,7 @@ from typing import Any
 from uws4r.attachment import Attachment
 from uws4r.handshake import Accepted
 from uws4r.hub import Hub
+from uws4r.quoting import brief
 
 logger = logging.getLogger("uws4r.application")
 
@@ -40,7 +41,7 @@ class Detached:
             write(b"")  # sends the head: nothing else may be written to the client before it
             attachment.fd = self._detach(environ)
         except OSError as error:
-            logger.info("%s left during the handshake: %s", attachment.identity, error)
+            logger.info("%s left during the handshake: %s", brief(attachment.identity), error)
             attachment.abandon()
             return []
         hub.attach(attachment)

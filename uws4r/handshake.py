@@ -18,8 +18,12 @@ TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
 # RFC 6455 §9.1: a name, then parameters, whose values may be quoted.
 PARAMETER = re.compile(rf'\s*;\s*({TOKEN.pattern})(?:\s*=\s*("?)({TOKEN.pattern})\2)?\s*')
 WINDOW_BITS = re.compile("[89]|1[0-5]")
+# Bits of the windows within which messages are compressed. Each window in use costs another compression of each
+# message; a client that wants less than the wide one gets the narrow one (RFC 7692 §7.1.2.1).
+NARROW, WIDE = 9, 15
 PROTOCOL, EXTENSIONS = "HTTP_SEC_WEBSOCKET_PROTOCOL", "HTTP_SEC_WEBSOCKET_EXTENSIONS"  # in an environ
 SPOKEN = str(VERSION)  # in Sec-WebSocket-Version
+LONGEST_OFFER = 1000  # characters of Sec-WebSocket-Extensions; browsers' have 50
 KEY = re.compile("[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 
 
@@ -88,7 +92,7 @@ class Accepted(NamedTuple):
 class Compression(NamedTuple):
     """What was agreed on (RFC 7692 §7.1)."""
 
-    window: int  # bits of the window within which messages to the client are compressed
+    window: int  # NARROW or WIDE: bits of the window within which messages to the client are compressed
     header: str  # the answer in ``Sec-WebSocket-Extensions``
 
 
@@ -97,9 +101,12 @@ def choose_compression(environ: Mapping[str, Any]) -> Compression | None:
     Return the answer to the first offer of permessage-deflate that can be accepted, or None.
 
     Raises:
-        HandshakeError: The offers are no list of extensions.
+        HandshakeError: The offers are no list of extensions, or it is too long.
     """
-    return _answer(environ.get(EXTENSIONS, ""))
+    header = environ.get(EXTENSIONS, "")
+    if len(header) > LONGEST_OFFER:
+        raise HandshakeError("Sec-WebSocket-Extensions is too long")
+    return _answer(header)
 
 
 @lru_cache(maxsize=16)  # browsers have two ways to put it
@@ -139,19 +146,20 @@ def _accept_offer(parameters: list[tuple[str, str | None]]) -> Compression | Non
     given = dict(parameters)
     if len(given) < len(parameters):
         return None
-    window = given.pop("server_max_window_bits", "15")
+    asked = given.pop("server_max_window_bits", str(WIDE))
     client_window = given.pop("client_max_window_bits", None)
     for name in ("server_no_context_takeover", "client_no_context_takeover"):
         if given.pop(name, None) is not None:
             return None
-    if given or window is None or not WINDOW_BITS.fullmatch(window):
+    if given or asked is None or not WINDOW_BITS.fullmatch(asked) or int(asked) < NARROW:  # zlib has no window of 8
         return None
     if client_window is not None and not WINDOW_BITS.fullmatch(client_window):
         return None
     header = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+    window = WIDE if int(asked) == WIDE else NARROW
     if "server_max_window_bits" in dict(parameters):
         header += f"; server_max_window_bits={window}"
-    return Compression(int(window), header)
+    return Compression(window, header)
 
 
 def accept_headers(key: str, protocol: str | None = None, extensions: str | None = None) -> list[tuple[str, str]]:

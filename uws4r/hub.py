@@ -33,6 +33,7 @@ from uws4r.errors import ProtocolError
 from uws4r.heartbeat import Heartbeats
 from uws4r.keeper import LinkKeeper
 from uws4r.keeping import Keeping
+from uws4r.quoting import brief, shown
 from uws4r.rfc6455 import CloseCode, Opcode
 from uws4r.threads import WorkerThreads
 
@@ -78,6 +79,8 @@ class Hub:
         self.stopped = threading.Event()
         self.began = time.monotonic()
         self.closed_traffic = (0, 0)  # messages in and out of connections that are closed
+        # Given each new connection, and when its handshake began; of the monotonic clock.
+        self.on_taken: Callable[[Connection, float], None] | None = None
         self.each_second: Callable[[list[Connection]], None] | None = None  # given those whose session ends now
         self.threads = WorkerThreads(self.options.threads)  # for what may block
         self._commands: deque[Callable[[], None]] = deque()
@@ -234,7 +237,7 @@ class Hub:
             connection.session, connection.expires = attachment.session, attachment.expires
             self.loop.add(connection)
         except Exception:
-            logger.exception("%s cannot be attached", attachment.identity)
+            logger.exception("%s cannot be attached", brief(attachment.identity))
             attachment.abandon()
             return None
         if attachment.left is not None:
@@ -249,6 +252,8 @@ class Hub:
             self._ticking = True
             self.call_later(1.0, self._tick)
         self.guarded(self._welcome, connection)
+        if self.on_taken is not None:
+            self.guarded(self.on_taken, connection, attachment.began)
         return connection
 
     def receive(self, connection: Connection, early: bytes = b"") -> None:
@@ -493,7 +498,7 @@ class Hub:
             "%s closed: %d %s after %.1f s, in %d messages %d bytes, out %d messages %d bytes",
             name,
             code,
-            ascii(connection.close_reason),
+            shown(connection.close_reason),
             seconds,
             messages_in,
             bytes_in,

@@ -10,11 +10,11 @@ leaves a new key with each connection pays in full.
 """
 
 import logging
-from ipaddress import IPv6Address, ip_address
 
 from uws4r._connection import Connection
-from uws4r.attachment import Identity
+from uws4r.attachment import NO_ADDRESS, NOBODY, Identity
 from uws4r.counters import NOT_KEPT, counters
+from uws4r.shares import share_of
 
 logger = logging.getLogger("uws4r.hub")
 
@@ -26,21 +26,9 @@ SLACK = 0.1  # of the time that a message is kept: so long a websocket that has 
 MOST = 4096  # addresses, and owners of debts, that are told apart
 LOG_PAUSE = 60.0  # seconds between two lines of a kind
 
-HERE = "127.0.0.1", "::1"  # a proxy on this machine that UWS4R_PROXIES does not name: the address is nobody's
+# Nobody's addresses: a Unix socket, and a proxy on this machine that UWS4R_PROXIES does not name.
+HERE = NO_ADDRESS, "127.0.0.1", "::1"
 OTHERS = ""  # in a table that is full: all who have no place of their own in it
-
-
-def share_of(address: str) -> str:
-    """Return what an address has its budget with: itself, or its IPv6 /64; "" for what is no address."""
-    try:
-        found = ip_address(address.partition("%")[0])
-    except ValueError:
-        return ""
-    if isinstance(found, IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return f"{IPv6Address(int(found) >> 64 << 64)}/64"
-    return str(found)
 
 
 def price(size: int, names: tuple[bytes, ...]) -> float:
@@ -174,7 +162,7 @@ class Keeping:
             self._enough = 2 * len(self._shares) + 64
         who = Identity.parsed(connection.identity)
         address = "" if who.address in HERE else share_of(who.address)
-        user = "" if who.user == "-" else who.user
+        user = "" if who.user == NOBODY else who.user
         owner = f"{address} {user}" if address or user else ""
         share = self._shares[connection] = Share(address, owner, self._debts.take(owner) if owner else 0.0)
         return share

@@ -5,6 +5,7 @@ Loaded by the handshake in an ordinary request; :func:`read_session` runs later,
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from copy import copy
@@ -23,12 +24,16 @@ from django.db import close_old_connections, reset_queries
 from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
 
-from uws4r.attachment import quoted_user
+from uws4r.attachment import NOBODY, quoted_user
 from uws4r.conf import conf
+from uws4r.quoting import shown
 
 logger = logging.getLogger("uws4r.access")
 
 LONGEST_CLAIM = 64  # characters of a key that nobody has looked at
+LONGEST_CACHED = 128  # characters of a key that a cache is asked for; Django's have 32
+# What can be a key. Of others, caches warn in a text that Python remembers for ever, and databases raise errors.
+POSSIBLE_KEY = re.compile("[!-~]{1,4096}").fullmatch
 
 
 def loaded(value: Any) -> bool:
@@ -37,10 +42,11 @@ def loaded(value: Any) -> bool:
 
 
 def claim(request: HttpRequest) -> str | None:
-    """Return the key of the session that a client claims to have."""
+    """Return the key of the session that a client claims to have; None where it cannot be one."""
     if "HTTP_COOKIE" not in request.META and "COOKIES" not in vars(request):  # nor has the site put any there
         return None
-    return request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    return key if key and POSSIBLE_KEY(key) else None
 
 
 @lru_cache(maxsize=4)
@@ -84,6 +90,8 @@ def load_session(key: str, start: Callable[[], None] | None = None) -> SessionBa
         start: Called before anything but Redis is asked, which may want a database connection.
     """
     session: Any = session_store(settings.SESSION_ENGINE)(key)
+    if len(key) > LONGEST_CACHED and hasattr(session, "_cache"):
+        return session_store(settings.SESSION_ENGINE)(None)
     in_redis = type(getattr(session, "_cache", None)) is RedisCache
     if in_redis:
         session._cache = _quicker(session._cache)
@@ -105,7 +113,9 @@ def look(request: HttpRequest) -> None:
     try:
         user.is_authenticated  # type: ignore[union-attr]  # noqa: B018 - loads both
     except Exception as error:
-        logger.warning("the login of a websocket cannot be read, so that it does not end with it: %r", error)
+        logger.warning(
+            "the login of a websocket cannot be read, so that it does not end with it: %s", shown(repr(error))
+        )
 
 
 def session_of(request: HttpRequest) -> tuple[str | None, int]:
@@ -119,7 +129,7 @@ def session_of(request: HttpRequest) -> tuple[str | None, int]:
     if session is not None and loaded(session):
         session = getattr(session, "_wrapped", session)
         if not isinstance(session, SessionBase) or session.session_key is None:
-            return getattr(session, "session_key", None), 0
+            return getattr(session, "session_key", None) or None, 0
         return session.session_key, int(time.time() + session.get_expiry_age())
     key = claim(request)
     return (key, 0) if key and len(key) <= LONGEST_CLAIM else (None, 0)
@@ -130,7 +140,7 @@ def read_session(key: str, user: str) -> int | None:
     Return when a session ends, in seconds of the epoch; None if it has ended or is another user's.
 
     Args:
-        user: The name as :class:`~uws4r.attachment.Identity` has it, "-" for nobody.
+        user: The name as :class:`~uws4r.attachment.Identity` has it.
     Raises:
         Exception: Whatever the session engine or the database raises when it cannot tell.
     """
@@ -146,7 +156,7 @@ def _read_session(key: str, user: str) -> int | None:
     session = load_session(key)
     if session.session_key is None:
         return None
-    if user != "-":
+    if user != NOBODY:
         found: Any = get_user(SimpleNamespace(session=session))
         if not found.is_authenticated or quoted_user(str(found.get_username())) != user:
             return None

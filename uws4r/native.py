@@ -13,6 +13,7 @@ from uws4r.attachment import Attachment
 from uws4r.engines.native import Requests
 from uws4r.handshake import Accepted, choose_protocol
 from uws4r.hub import Hub
+from uws4r.quoting import brief
 from uws4r.shield import Shield
 
 logger = logging.getLogger("uws4r.application")
@@ -53,7 +54,7 @@ class Native:
             attachment.fd = duplicate(fd)
             shield = Shield(server, fd)
         except OSError as error:
-            logger.info("%s left during the handshake: %s", attachment.identity, error)
+            logger.info("%s left during the handshake: %s", brief(attachment.identity), error)
             attachment.abandon()
             requests.give_up()
             return

@@ -21,6 +21,7 @@ from uws4r._outbox import Outgoing
 from uws4r.attachment import Attachment
 from uws4r.conf import conf
 from uws4r.hub import Hub
+from uws4r.quoting import harmless
 from uws4r.redis_store import RedisMessage, RedisStore
 from uws4r.rfc6455 import Opcode
 from uws4r.subscriber import RedisSubscriber
@@ -134,9 +135,10 @@ class SubscriberCalls:
             while (call := self._next()) is not None:
                 try:
                     call()
-                except Exception:
+                except Exception as error:
                     self._failed = True
-                    logger.exception("%s: a method of %s failed", self._connection, type(self._subscriber).__name__)
+                    name = type(self._subscriber).__name__
+                    logger.error("%s: a method of %s failed", self._connection, name, exc_info=harmless(error))
                     if self._connection is not None:
                         self._hub.call_soon(partial(self._hub.fail, self._connection))
         finally:

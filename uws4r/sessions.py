@@ -14,6 +14,7 @@ from functools import partial
 from uws4r._connection import Connection
 from uws4r.attachment import Identity
 from uws4r.hub import Hub
+from uws4r.quoting import shown
 from uws4r.rfc6455 import LOGGED_OUT
 
 logger = logging.getLogger("uws4r.sessions")
@@ -105,4 +106,6 @@ class SessionChecks:
         self._begin()
         if not self._failing:
             self._failing = True
-            logger.warning("sessions cannot be read, so nobody is closed for a session that has ended: %r", error)
+            logger.warning(
+                "sessions cannot be read, so nobody is closed for a session that has ended: %s", shown(repr(error))
+            )

@@ -1,7 +1,7 @@
 """
 What logins, logouts and changes of users and groups mean for websockets.
 
-The groups of a user are stored in his session at login. Whatever takes rights away is told to all workers when
+The groups of a user are stored in the session at login. Whatever takes rights away is told to all workers when
 the transaction commits, so that open websockets lose them too.
 """
 
@@ -11,10 +11,10 @@ from typing import Any
 
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.db import DEFAULT_DB_ALIAS, connections
-from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 
 from uws4r.attachment import quoted_user
-from uws4r.channels import GROUPS_KEY, channels_for
+from uws4r.channels import GROUPS_KEY, MODELS_KEY, channels_for
 from uws4r.conf import conf
 from uws4r.orders import tell
 from uws4r.rfc6455 import LOGGED_OUT
@@ -25,7 +25,8 @@ def store_groups(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
     session = getattr(request, "session", None)
     groups = getattr(user, "groups", None)
     if session is not None and groups is not None:
-        session[GROUPS_KEY] = [group.name for group in groups.all()]
+        names = [group.name for group in groups.all()]
+        session[GROUPS_KEY], session[MODELS_KEY] = names, list(names)  # a site may add to the first
 
 
 def _when_committed(using: str | None, **order: Any) -> None:
@@ -39,7 +40,7 @@ def _when_committed(using: str | None, **order: Any) -> None:
 def logged_out(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
     """Receiver of ``user_logged_out``, which is sent while the session is still there."""
     key = getattr(getattr(request, "session", None), "session_key", None)
-    if key is not None:
+    if key:
         _when_committed(None, do="close", sessions=[key], code=LOGGED_OUT, reason="logged out")
 
 
@@ -81,6 +82,13 @@ def membership_changed(
         _when_committed(using, do="leave", users=[_name(user) for user in users], under=_channels_of(groups))
 
 
+def group_saved(sender: Any, instance: Any, raw: bool, using: str, **kwargs: Any) -> None:
+    """Receiver of ``pre_save`` of a group: under another name it has other channels."""
+    before = None if raw else sender._default_manager.using(using).filter(pk=instance.pk).first()
+    if before is not None and before.name != instance.name:
+        group_deleted(sender, before, using)
+
+
 def group_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
     """Receiver of ``pre_delete`` of a group."""
     _when_committed(using, do="leave", everybody=True, under=_channels_of([instance]))
@@ -105,4 +113,5 @@ def connect_models(user_model: Any) -> None:
     groups = getattr(user_model, "groups", None)
     if groups is not None and hasattr(groups, "through"):
         m2m_changed.connect(membership_changed, sender=groups.through, dispatch_uid="uws4r.signals.membership_changed")
+        pre_save.connect(group_saved, sender=groups.rel.model, dispatch_uid="uws4r.signals.group_saved")
         pre_delete.connect(group_deleted, sender=groups.rel.model, dispatch_uid="uws4r.signals.group_deleted")

@@ -200,6 +200,31 @@ def test_deploy_warns_when_every_origin_is_allowed() -> None:
 
 
 @pytest.mark.parametrize(
+    "other",
+    [
+        {"CELERY_BROKER_URL": "redis://127.0.0.1/1"},
+        {"CELERY_RESULT_BACKEND": "rediss://user:secret@localhost:6379/2?x=1"},
+        {"CACHES": {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache",
+                                "LOCATION": ["redis://other:6379", "redis://localhost:6379"]}}},
+        {"CHANNEL_LAYERS": {"default": {"CONFIG": {"hosts": [("127.0.0.1", 6379)]}}}},
+        {"WS4REDIS_CONNECTION": {"unix_socket_path": "/run/redis.sock"}, "RQ_URL": "unix:///run/redis.sock?db=1"},
+    ],
+)  # fmt: skip
+def test_deploy_warns_where_clients_reach_keys_of_others(other: dict[str, object]) -> None:
+    settings = {"WS4REDIS_CONNECTION": "redis://localhost:6379/0", **other}
+
+    def warnings(**more: object) -> list[str]:
+        return [m.msg for m in messages(deploy=True, **{**settings, **more}) if m.id == "uws4r.W015"]
+
+    assert len(warnings()) == 1
+    assert "secret" not in warnings()[0]
+    assert warnings(WS4REDIS_PREFIX="mysite") == []
+    assert warnings(WS4REDIS_ALLOWED_CHANNELS="testsite.callbacks.only_broadcast") == []
+    assert warnings(WS4REDIS_CONNECTION="redis://elsewhere:6379/0") == []
+    assert warnings(WS4REDIS_CONNECTION="redis://localhost:6380/0") == []
+
+
+@pytest.mark.parametrize(
     "connection", [{"host": "localhost", "db": 3}, "redis://localhost:6379/3", {"unix_socket_path": "/x", "db": 3}]
 )
 def test_deploy_warns_of_another_database_without_a_prefix(connection: object) -> None:

@@ -44,7 +44,7 @@ class Request:
 def test_i1_groups_are_stored_at_login() -> None:
     request = Request()
     user_logged_in.send(User, request=request, user=User("staff", "chatters"))
-    assert request.session == {"ws4redis:memberof": ["staff", "chatters"]}
+    assert request.session == {"ws4redis:memberof": ["staff", "chatters"], "uws4r:groups": ["staff", "chatters"]}
 
 
 @pytest.mark.parametrize(

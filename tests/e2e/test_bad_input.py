@@ -1,13 +1,14 @@
 """What a client can do wrong has a defined answer, and costs nobody else anything."""
 
 import re
+import time
 from collections.abc import Callable
 
 import pytest
 
 from tests.support.servers import wait_until
 from tests.support.site import Site
-from tests.support.wire import PING, TEXT, Client, Refused, masked_frame
+from tests.support.wire import PING, TEXT, Client, Refused, close_frame, masked_frame
 
 pytestmark = pytest.mark.e2e
 
@@ -60,9 +61,12 @@ def test_requests_that_django_finds_suspicious_are_400_without_a_traceback(serve
     site = served(options=("--buffer-size", "32768"))
     with pytest.raises(Refused, match="400"):
         site.connect("/ws/f?" + "&".join("a" * 1001))
-    with pytest.raises(Refused, match="400"):
-        site.connect("/ws/f", {"Content-Type": "text/plain; charset=\0"})
     site.uwsgi.assert_healthy()
+
+
+def test_a_handshake_has_no_content_whatever_it_says_of_it(site: Site) -> None:
+    for content in ("text/plain; charset=\0", "text/plain; charset=nonsense", ";;;", "\xff"):
+        site.connect("/ws/f", {"Content-Type": content}).ping()
 
 
 @pytest.mark.parametrize("path", ["/ws/news", "/ws/news?subscribe_broadcast", "/ws/news?subscribe-user"])
@@ -77,6 +81,61 @@ def test_nothing_reaches_the_log_as_it_came(site: Site) -> None:
     with pytest.raises(Refused):
         site.connect("/ws/x", {"Origin": "http://evil\x1b[31m"})
     assert "\x1b" not in site.uwsgi.log
+
+
+def seconds_of(site: Site, origin: str) -> float:
+    """How long the answer to a handshake from a page of this origin takes, at its quickest."""
+    times = []
+    for _ in range(10):
+        with Client(site.address) as client:
+            begin = time.monotonic()
+            client.request("/ws/f?subscribe-broadcast", {"Origin": origin})
+            times.append(time.monotonic() - begin)
+            assert client.response is not None
+            assert client.response.status == (101 if origin == "http://localhost" else 403)
+    return min(times)
+
+
+def test_an_origin_that_can_be_none_is_refused_at_once(served: Callable[..., Site]) -> None:
+    site = served(options=("--buffer-size", "32768"))
+    usual = seconds_of(site, "http://localhost")
+    for origin in ("http://" + "\xe4" * 30_000, "http://" + "x" * 30_000, "http://" + "\xe4.\xe4-" * 7000):
+        assert seconds_of(site, origin) < 5 * usual + 0.005
+    assert seconds_of(site, "http://\xe4.example") < 5 * usual + 0.005
+    assert site.uwsgi.log.count("foreign Origin") == 40
+    assert max(map(len, site.uwsgi.log.splitlines())) < 1000
+
+
+@pytest.mark.parametrize("callback", [None, "repeat", "deny_with_a_reason"])
+def test_of_what_a_client_sends_little_is_logged(served: Callable[..., Site], callback: str | None) -> None:
+    settings = {"ALLOWED_HOSTS": ["*"], "SESSION_ENGINE": "django.contrib.sessions.backends.cache"}
+    if callback is not None:
+        settings["WS4REDIS_ALLOWED_CHANNELS"] = f"testsite.callbacks.{callback}"
+    site = served(settings=settings, options=("--buffer-size", "32768", "--disable-logging"))
+    much = "q" * 1000
+    evil = "\xa0" * 20 + much  # nothing that may be printed
+    headers = {"Host": f"{much}.example", "Cookie": f"sessionid={much}{much}", "X-Forwarded-For": f"fe80::1%{much}"}
+    statuses = set()
+    for more in ({}, {"Origin": f"http://{evil}"}, {"Host": "_" + much}, {"Origin": f"http://{much}.example"}):
+        for path in (f"/ws/{much}", f"/ws/f?{much}&%1b%0aERROR=1", "/ws/f?subscribe-broadcast&subscribe-session"):
+            with Client(site.address) as client:
+                response = client.request(path, {**headers, **more})
+                assert response is not None
+                statuses.add(response.status)
+                if response.status == 101:
+                    client.send_raw(close_frame(4000, "q" * 120))
+                    assert client.receive_close().close_code == 4000
+    assert statuses == {400, 403, *{None: {101}, "repeat": {500}, "deny_with_a_reason": set()}[callback]}
+    assert "q" * 101 not in site.uwsgi.log
+    assert not [line for line in site.uwsgi.log.splitlines() if line.startswith("ERROR=1") or not line.isascii()]
+    if callback != "repeat":
+        assert "Traceback" not in site.uwsgi.log
+
+
+def test_what_can_be_no_key_is_no_session(site: Site) -> None:
+    for key in ('"\\000aaaaaaaaa"', "k" * 3000, '"with space"', "", "\xe4" * 32, "short"):
+        site.connect("/ws/f?subscribe-broadcast&subscribe-user", {"Cookie": f"sessionid={key}"}).ping()
+    site.uwsgi.assert_healthy()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak import churn, fragments, greedy, handshakes, herd, keep, marks, noise, slow, vanishing, waiting
+from tests.soak import (
+    churn,
+    fragments,
+    greedy,
+    handshakes,
+    herd,
+    keep,
+    marks,
+    names,
+    noise,
+    slow,
+    vanishing,
+    waiting,
+    windows,
+)
 from tests.support.servers import ROOT, RedisServer
 from tests.support.site import Site
 
@@ -102,6 +116,15 @@ def test_what_waits_for_redis_has_a_bound_in_bytes(served: Callable[..., Site], 
 def test_three_thousand_connections_leave_nothing(served: Callable[..., Site], own_redis: RedisServer) -> None:
     site = served(redis=own_redis, options=("--disable-logging",))
     print(churn.churn(site, connections=3000, seed=random.randrange(1 << 32)))
+
+
+def test_whatever_windows_are_asked_for_a_message_is_compressed_twice(served: Callable[..., Site]) -> None:
+    print(windows.every_window(served(), messages=20))
+
+
+@pytest.mark.malloc
+def test_no_name_of_a_handshake_is_kept(served: Callable[..., Site]) -> None:
+    print(names.new_names(served(settings=names.SETTINGS, options=names.OPTIONS), handshakes=3000))
 
 
 @pytest.mark.parametrize("front", ["emperor", "nginx"])

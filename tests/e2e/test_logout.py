@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.servers import RedisServer, wait_until
 from tests.support.site import Site, manage
-from tests.support.wire import PING, Client
+from tests.support.wire import PING, Client, Refused
 
 pytestmark = pytest.mark.e2e
 
@@ -73,6 +73,55 @@ def test_a_user_who_may_no_longer_is_closed_everywhere(site: Site, mary: str, pa
     assert [closed_with(client) for client in clients] == [4401] * 8
     assert time.monotonic() - begin < 5 + 3  # a shell takes its time
     stays.ping()
+
+
+# What a user may be called, and what could be taken for something else: Django's forms allow the first two.
+STRANGE = ["-", "--", "%2D", "", "%", "unix"]
+
+
+@pytest.fixture(params=STRANGE)
+def strange(request: pytest.FixtureRequest, site: Site) -> Iterator[str]:
+    """A user with a name that could be taken for a sign of ours."""
+    name: str = request.param
+    shell(
+        site,
+        f"User.objects.filter(username={name!r}).delete(); user = User(username={name!r}); "
+        f"user.set_password({name!r}); user.save()",
+    )
+    yield name
+    shell(site, f"User.objects.filter(username={name!r}).delete()")
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["user.set_password('new'); user.save()", "user.is_active = False; user.save()", "user.delete()"],
+    ids=["password", "deactivated", "deleted"],
+)
+def test_nobody_is_taken_for_a_user_of_a_strange_name(site: Site, strange: str, change: str) -> None:
+    clients = in_both_workers(site, CHECKED, site.log_in(strange))
+    visitor = site.request("POST", "/visit/").headers["set-cookie"].split("sessionid=")[1].split(";")[0]
+    anonymous = [site.connect(CHECKED) for _ in range(8)] + [site.connect(CHECKED, session=visitor) for _ in range(8)]
+    others = [site.connect(CHECKED, session=site.log_in("john"))]
+    shell(site, f"user = User.objects.get(username={strange!r})\n{change}")
+    assert [closed_with(client) for client in clients] == [4401] * 8
+    for client in anonymous + others:
+        assert client.ping() == []
+
+
+def test_a_user_called_like_nobody_has_a_share_and_can_be_kicked(served: Callable[..., Site]) -> None:
+    site = served(settings={"UWS4R_MAX_CONNECTIONS_PER_USER": 2})
+    shell(site, "User.objects.filter(username='-').delete(); User.objects.create_user('-', password='-')")
+    session = site.log_in("-")
+    own = [site.connect(CHECKED, session=session) for _ in range(2)]
+    with pytest.raises(Refused) as refused:
+        site.connect(CHECKED, session=session)
+    assert refused.value.response.status == 429
+    anonymous = [site.connect(CHECKED) for _ in range(5)]
+    assert manage(site.env, "uws4r", "kick", "--user", "-").startswith("2 closed")
+    assert [closed_with(client) for client in own] == [4403] * 2
+    for client in anonymous:
+        assert client.ping() == []
+    shell(site, "User.objects.filter(username='-').delete()")
 
 
 def test_a_user_who_is_saved_otherwise_stays(site: Site, mary: str) -> None:
@@ -146,6 +195,7 @@ def test_a_session_that_cannot_be_read_closes_nobody(served: Callable[..., Site]
         "john.groups.clear()",
         "group.user_set.clear()",
         "group.delete()",
+        "group.name = 'another team'; group.save()",
     ],
 )
 def test_who_leaves_a_group_loses_its_channels_only(site: Site, mary: str, change: str) -> None:
@@ -182,7 +232,7 @@ def test_who_leaves_a_group_loses_its_channels_only(site: Site, mary: str, chang
     finally:
         shell(
             site,
-            "Group.objects.filter(name='a: team').delete(); "
+            "Group.objects.filter(name__in=['a: team', 'another team']).delete(); "
             "User.objects.get(username='john').groups.set(Group.objects.filter(name='chatters'))",
         )
 
@@ -219,3 +269,59 @@ def test_a_logout_with_redis_away_is_a_logout(served: Callable[..., Site], own_r
     assert site.request("GET", "/logout/", session=session).status == 200
     assert "no worker could be told to close" in site.uwsgi.log
     assert closed_with(client) == 4401  # by the look at the sessions
+
+
+SESSION = "from django.contrib.sessions.backends.db import SessionStore; s = SessionStore({!r}); "
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "group.delete()",
+        "group.delete(); Group.objects.create(name='team').user_set.add(User.objects.get(username='admin'))",
+        "group.name = 'crew'; group.save(); Group.objects.create(name='team')",
+        "group.user_set.clear()",
+    ],
+    ids=["deleted", "another of that name", "renamed", "left"],
+)
+@pytest.mark.parametrize("written", ["now", "before", "by a site"])
+def test_an_old_session_is_in_no_group_that_its_user_is_not_in(
+    site: Site, mary: str, change: str, written: str
+) -> None:
+    team = "group = Group.objects.get_or_create(name='team')[0]; "
+    shell(site, f"{team} group.user_set.add(User.objects.get(username={mary!r}))")
+    session = site.log_in(mary)
+    own = set()
+    if written == "before":  # by ws4redis, or by a version that did not note where a name came from
+        shell(site, f"{SESSION.format(session)} del s['uws4r:groups']; s['ws4redis:memberof'] += ['own']; s.save()")
+    elif written == "by a site":
+        shell(site, f"{SESSION.format(session)} s['ws4redis:memberof'] += ['own']; s.save()")
+        own = {"own"}
+    publisher = site.redis.client.pubsub(ignore_subscribe_messages=True)
+    publisher.psubscribe("group:*:h")
+
+    def listens() -> set[str]:
+        client = site.connect("/ws/g?subscribe-group&subscribe-broadcast", session=session)
+        wait_until(lambda: site.redis.subscriptions("broadcast:g") == 1, "joined")
+        found = {name.decode().split(":")[1] for name in site.redis.client.pubsub_channels("group:*:g")}
+        client.sock.close()
+        wait_until(lambda: site.redis.subscriptions("broadcast:g") == 0, "left")
+        return found
+
+    def publishes() -> set[str]:
+        site.request("POST", "/publish/", "facility=h&audience=group&message=x", session=session)
+        site.redis.client.publish("group:the-end:h", "x")
+        found = set()
+        while "the-end" not in found:
+            if (message := publisher.get_message(timeout=10)) is not None:
+                found.add(message["channel"].decode().split(":")[1])
+        return found - {"the-end"}
+
+    try:
+        assert listens() == publishes() == {"team"} | own
+        shell(site, f"group = Group.objects.get(name='team'); {change}")
+        expected = own | ({"crew"} if "crew" in change else set())
+        assert listens() == publishes() == expected
+    finally:
+        publisher.close()
+        shell(site, "Group.objects.filter(name__in=['team', 'crew']).delete()")

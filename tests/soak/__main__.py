@@ -12,7 +12,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.soak import churn, fragments, greedy, handshakes, herd, idle, keep, marks, noise, slow, vanishing, waiting
+from tests.soak import (
+    churn,
+    fragments,
+    greedy,
+    handshakes,
+    herd,
+    idle,
+    keep,
+    marks,
+    names,
+    noise,
+    slow,
+    vanishing,
+    waiting,
+    windows,
+)
 from tests.support.fronts import Fronts
 from tests.support.servers import RedisServer
 from tests.support.site import Site, manage, serve, site_env
@@ -118,6 +133,14 @@ class Soak:
             finally:
                 fronts.stop()
 
+    def windows(self) -> Iterator[Figures]:
+        with self.serving() as served:
+            yield windows.every_window(served(), 300)
+
+    def names(self) -> Iterator[Figures]:
+        with self.serving(settings=names.SETTINGS, options=names.OPTIONS) as served:
+            yield names.new_names(served(), 20_000)
+
     def run(self, name: str) -> bool:
         """Run a part, print its lines; return whether every promise was kept."""
         begin = time.monotonic()
@@ -132,7 +155,7 @@ class Soak:
 
 PARTS = (
     "slow", "vanishing", "marks", "noise", "fragments", "unfinished", "greedy", "herd", "waiting", "keep", "churn",
-    "handshakes", "idle",
+    "handshakes", "idle", "windows", "names",
 )  # fmt: skip
 
 

@@ -13,6 +13,11 @@ def pss(pid: int) -> int:
     return int(re.findall(r"^Pss: +(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)[0])
 
 
+def cpu(pid: int) -> float:
+    """Seconds that the threads of a process have computed."""
+    return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+
+
 def descriptors(pid: int) -> int:
     """How many descriptors a process has."""
     return len(os.listdir(f"/proc/{pid}/fd"))

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from tests.support.servers import ROOT, SITE, RedisServer, Uwsgi, free_port
 from tests.support.wire import TIMEOUT, Client, connect
@@ -124,7 +125,7 @@ class Site:
 
     def log_in(self, name: str) -> str:
         """Log a user in; return the session's key."""
-        response = self.request("POST", "/login/", f"username={name}")
+        response = self.request("POST", "/login/", urlencode({"username": name}))
         assert response.status == 200, response
         return response.headers["set-cookie"].split("sessionid=")[1].split(";")[0]
 

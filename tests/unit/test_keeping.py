@@ -13,7 +13,7 @@ from uws4r import keeping
 from uws4r._connection import Connection, Limits
 from uws4r.attachment import Identity
 from uws4r.counters import NOT_KEPT, counters
-from uws4r.keeping import SAVED, Keeping, price, share_of
+from uws4r.keeping import SAVED, Keeping, price
 
 KIB = 1 << 10
 HOUR = 3600
@@ -29,7 +29,7 @@ class Crowd:
         self.keeping = Keeping(*(rates or DEFAULTS))
         self.names = 0
 
-    def open(self, address: str = ADDRESS, user: str = "-") -> Connection:
+    def open(self, address: str = ADDRESS, user: str | None = None) -> Connection:
         identity = str(Identity.of(address, user, "/ws/foo"))
         return Connection(-1, identity, (), HOUR, Limits(1 << 20), False, False, 0, None)
 
@@ -286,24 +286,6 @@ def test_those_who_keep_little_are_kept_while_others_flood(crowd: Crowd) -> None
 
 
 # ---------------------------------------------------------------- addresses
-
-
-@pytest.mark.parametrize(
-    ("address", "share"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:DB8:1:2::", "2001:db8:1:2::/64"),
-        ("2001:db8:1:3::", "2001:db8:1:3::/64"),
-        ("fe80::1%25eth0", "fe80::/64"),
-        ("unix", ""),
-        ("", ""),
-        ("no.address", ""),
-    ],
-)
-def test_what_counts_as_one_address(address: str, share: str) -> None:
-    assert share_of(address) == share
 
 
 def test_a_network_of_ipv6_shares_a_budget() -> None:

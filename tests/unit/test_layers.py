@@ -8,12 +8,12 @@ import uws4r
 PACKAGE = Path(uws4r.__file__).parent
 
 ORDER = [
-    "rfc6455", "errors", "_deflate", "_decoder", "_frames", "channels", "conf", "redis_clients",
+    "rfc6455", "errors", "quoting", "shares", "_deflate", "_decoder", "_frames", "channels", "conf", "redis_clients",
     "redis_store", "publisher",
     "subscriber", "orders",
     "_connection", "_channel", "_fanout", "_pipeline", "_intake", "_hub", "link", "connector", "attachment", "threads",
-    "counters", "_outbox", "heartbeat", "fetches", "keeping", "keeper", "hub", "sessions", "control", "engines.thread",
-    "engines.turns",
+    "counters", "_outbox", "heartbeat", "fetches", "keeping", "keeper", "hub", "sessions", "recent", "control",
+    "engines.thread", "engines.turns",
     "engines.gevent", "shield", "engines.native", "engines", "worker",
     "_descriptors",
     "handshake", "detached", "native", "logins", "access", "admission", "overrides", "application", "checks",

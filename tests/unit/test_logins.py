@@ -8,10 +8,10 @@ import pytest
 import redis
 from django.contrib.sessions.backends.cache import SessionStore
 from django.core.cache import caches
-from django.test import override_settings
+from django.test import RequestFactory, override_settings
 
 from tests.support.servers import RedisServer, wait_until
-from uws4r.logins import load_session
+from uws4r.logins import claim, load_session
 
 
 def cached_in(server: RedisServer, database: int = 0, **options: Any) -> Callable[..., Any]:
@@ -90,3 +90,26 @@ def test_its_connection_goes_with_the_thread(own_redis: RedisServer) -> None:
         assert seen == [key, 1]
         wait_until(lambda: len(own_redis.client.client_list()) == before, "closed")
         caches["default"].clear()
+
+
+@pytest.mark.parametrize(
+    ("cookie", "key"),
+    [
+        ("sessionid=0123456789abcdef", "0123456789abcdef"),
+        ("sessionid=.eJx:1tAbc-_=", ".eJx:1tAbc-_="),  # signed cookies
+        ('sessionid="\\000aaaaaaaaa"', None),  # which PostgreSQL takes for an error
+        ('sessionid="a b c d e f g"', None),
+        ("sessionid=" + "\xe4" * 32, None),
+        ("sessionid=", None),
+        ("sessionid=" + "k" * 5000, None),
+        ("other=1", None),
+    ],
+)
+def test_what_cannot_be_a_key_is_no_claim(cookie: str, key: str | None) -> None:
+    assert claim(RequestFactory().get("/ws/f", HTTP_COOKIE=cookie)) == key
+
+
+def test_a_cache_is_not_asked_for_what_it_would_warn_of(recwarn: pytest.WarningsRecorder) -> None:
+    with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.cache"):
+        assert load_session("k" * 1000).session_key is None
+    assert not recwarn.list

@@ -55,3 +55,12 @@ def members_of_ws4redis_manual(request: HttpRequest, channels: list[str]) -> lis
     if not request.user.is_authenticated():
         raise PermissionDenied("secret")
     return channels
+
+
+def repeat(request: HttpRequest, channels: list[str]) -> list[str]:
+    """A bug whose text is what the client has sent."""
+    raise KeyError("\n".join([request.path, *request.GET]))
+
+
+def deny_with_a_reason(request: HttpRequest, channels: list[str]) -> list[str]:
+    raise PermissionDenied("\n".join([request.path, *request.GET]))

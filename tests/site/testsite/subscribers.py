@@ -124,3 +124,14 @@ class Faulty(RedisSubscriber):
 class Last(RedisSubscriber):
     def release(self) -> None:
         self._connection.rpush("ended", f"{self.close_code} {self.close_reason}")
+
+
+class Waiting(RedisSubscriber):
+    """Takes its time for facilities called slow, when it knows the channels: until Redis has something for it."""
+
+    def set_pubsub_channels(self, request: HttpRequest, channels: list[str]) -> None:
+        super().set_pubsub_channels(request, channels)
+        if facility_of(request.path_info) == "slow":
+            self._connection.rpush("waiting", "here")
+            while self._connection.blpop("go", timeout=1) is None:
+                pass

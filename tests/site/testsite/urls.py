@@ -1,6 +1,9 @@
 """Views through which a test acts as a site would."""
 
 import ctypes
+import gc
+import json
+import sys
 import threading
 import time
 from pathlib import Path
@@ -91,18 +94,31 @@ class Mallinfo(ctypes.Structure):
     _fields_ = (("counts", ctypes.c_size_t * 10),)
 
 
-def allocated(request: HttpRequest) -> HttpResponse:
-    """How many bytes this process has from malloc: exact, where what the kernel counts is pages."""
+def from_malloc() -> int:
+    """Bytes that this process has from malloc: exact, where what the kernel counts is pages."""
     mallinfo = ctypes.CDLL(None).mallinfo2
     mallinfo.restype = Mallinfo
     counts = mallinfo().counts
     mapped, used = counts[4], counts[7]  # hblkhd, uordblks
-    body = str(mapped + used)
+    return mapped + used
+
+
+def allocated(request: HttpRequest) -> HttpResponse:
+    """How many bytes this process has from malloc."""
+    body = str(from_malloc())
+    return HttpResponse(body, headers={"Content-Length": len(body)})
+
+
+def blocks(request: HttpRequest) -> HttpResponse:
+    """How many blocks of memory Python's objects have in this process, garbage apart, and bytes from malloc."""
+    gc.collect()
+    body = json.dumps({"blocks": sys.getallocatedblocks(), "malloc": from_malloc()})
     return HttpResponse(body, headers={"Content-Length": len(body)})
 
 
 urlpatterns = [
     path("allocated/", allocated),
+    path("blocks/", blocks),
     path("login/", log_in),
     path("logout/", log_out),
     path("publish/", publish),
