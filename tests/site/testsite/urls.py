@@ -17,6 +17,8 @@ from uws4r.context_processors import default as websockets
 from uws4r.publisher import RedisPublisher
 from uws4r.redis_store import SELF
 
+from .callbacks import claims
+
 PAGES = Path(__file__).parent / "pages"
 
 
@@ -58,6 +60,13 @@ def visit(request: HttpRequest) -> HttpResponse:
     """Give an anonymous visitor a session."""
     request.session["visited"] = True
     return HttpResponse()
+
+
+def forwarded(request: HttpRequest) -> JsonResponse:
+    """What proxies have said of the request, and what Django makes of it."""
+    response = JsonResponse(claims(request))
+    response["Content-Length"] = len(response.content)
+    return response
 
 
 def sleep(request: HttpRequest) -> HttpResponse:
@@ -108,6 +117,7 @@ urlpatterns = [
     path("publish/", publish),
     path("everywhere/", publish_everywhere),
     path("visit/", visit),
+    path("forwarded/", forwarded),
     path("sleep/", sleep),
     path("compute/<int:seconds>/", compute),
     path("page/<slug:name>/", page),
