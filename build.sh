@@ -27,7 +27,7 @@ usage: ./build.sh VERB
   faults [NAME…]  Redis, the network, workers and clocks fail under 200 websockets; all rows of the table or those named
                   (tests/faults/README.md)
   docs            the documentation as web pages, in build/docs; a link that leads nowhere is an error
-  build           only the set-up: system packages, virtual environment, uWSGI, extensions
+  build           only the set-up: system packages, virtual environment, uWSGI, extensions, the emperor's plugin
   native          the same, and uWSGI's plugins for native mode, in plugin/
   clean           remove what was built
 
@@ -112,7 +112,7 @@ interpreter() {
         [ "$("$VENV/bin/python" -c 'import sys; print(sys.version)')" != "$("$python" -c 'import sys; print(sys.version)')" ]; then
         say "another Python than last time: starting afresh"
         rm -rf "$VENV" build
-        rm -f uws4r/*.so plugin/built.stamp
+        rm -f uws4r/*.so plugin/built*.stamp
     fi
     [ -x "$VENV/bin/python" ] || { say "virtual environment with $python"; "$python" -m venv "$VENV"; }
 }
@@ -165,22 +165,23 @@ build() {
     extensions
 }
 
-# What native mode needs of uWSGI, for this environment's interpreter.
+# uWSGI's plugin for the emperor; without --front also those that native mode needs, for this environment's interpreter.
 plugins() {
-    local stamp=plugin/built.stamp now
-    now=$(cat plugin/*.c plugin/*.py | sha256sum; "$VENV/bin/python" -VV; "$VENV/bin/uwsgi" --version
+    local stamp=plugin/built${1:-}.stamp now
+    now=$(cat plugin/*.c plugin/*.py plugin/sources.txt plugin/front/* | sha256sum
+        "$VENV/bin/python" -VV; "$VENV/bin/uwsgi" --version
         "$VENV/bin/python" -c 'import greenlet; print(greenlet.__version__)')
     [ "$now" != "$(cat "$stamp" 2>/dev/null)" ] || return 0
-    say "uWSGI's plugins for native mode"
-    "$VENV/bin/python" plugin/build.py >/dev/null
-    echo "$now" > "$stamp"
+    say "uWSGI's plugins"
+    "$VENV/bin/python" plugin/build.py "$@" >/dev/null
+    echo "$now" | tee "$stamp" > plugin/built--front.stamp
 }
 
 # ---------------------------------------------------------------- verbs
 
 run() {
     build
-    [ "${1:-}" != native ] || plugins
+    if [ "${1:-}" = native ]; then plugins; else plugins --front; fi
     exec "$VENV/bin/python" examples/serve.py "$@"
 }
 
@@ -299,11 +300,13 @@ fuzz() {
 
 soak() {
     build tests
+    plugins --front
     exec nice -n 5 "$VENV/bin/python" -m tests.soak "$@"
 }
 
 faults() {
     build tests
+    plugins --front
     exec "$VENV/bin/python" -m tests.faults "$@"
 }
 
@@ -328,7 +331,7 @@ docs() {
 clean() {
     rm -rf "$VENV" build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
     rm -rf tests/js/node_modules
-    rm -f uws4r/*.so uws4r/*.c plugin/*.so plugin/built.stamp
+    rm -f uws4r/*.so uws4r/*.c plugin/*.so plugin/built*.stamp
 }
 
 verb=${1:-}
@@ -344,7 +347,7 @@ case "$verb" in
     soak) soak "$@" ;;
     faults) faults "$@" ;;
     docs) docs ;;
-    build) build ;;
+    build) build; plugins --front ;;
     native) build; plugins ;;
     clean) clean ;;
     ""|help|-h|--help) usage ;;

@@ -1,14 +1,16 @@
 """Views through which a test acts as a site would."""
 
 import ctypes
+import hashlib
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from django.conf import settings
 from django.contrib.auth import authenticate, login, logout
 from django.contrib.staticfiles.views import serve
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.template import Context, Engine
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
@@ -69,6 +71,31 @@ def forwarded(request: HttpRequest) -> JsonResponse:
     return response
 
 
+@csrf_exempt
+def digest(request: HttpRequest) -> HttpResponse:
+    """The size and the SHA-256 of what has been uploaded."""
+    body = f"{len(request.body)} {hashlib.sha256(request.body).hexdigest()}"
+    return HttpResponse(body, headers={"Content-Length": len(body)})
+
+
+@csrf_exempt
+def unread(request: HttpRequest) -> HttpResponse:
+    """An answer to an upload that nobody reads."""
+    return HttpResponse("no, thanks", status=403, headers={"Content-Length": 10})
+
+
+def stream(request: HttpRequest) -> StreamingHttpResponse:
+    """Something at once, and a lot of it later."""
+
+    def parts() -> Iterator[bytes]:
+        yield b"first"
+        time.sleep(1)
+        for _ in range(50):
+            yield b"x" * 100_000
+
+    return StreamingHttpResponse(parts())
+
+
 def sleep(request: HttpRequest) -> HttpResponse:
     """Take longer than anybody waits."""
     print("a request sleeps", flush=True)
@@ -118,6 +145,9 @@ urlpatterns = [
     path("everywhere/", publish_everywhere),
     path("visit/", visit),
     path("forwarded/", forwarded),
+    path("digest/", digest),
+    path("unread/", unread),
+    path("stream/", stream),
     path("sleep/", sleep),
     path("compute/<int:seconds>/", compute),
     path("page/<slug:name>/", page),
