@@ -9,8 +9,8 @@ directory, this one unless given. All need a C compiler.
 ``uws4r_front`` is for a uWSGI that faces the Internet, as the emperor does. With ``--front`` it is the only one, and
 nothing is downloaded: uWSGI's own binary carries what it needs.
 
-The others are for native mode: uWSGI's greenlet plugin, which pip leaves out, and ``uws4r`` beside it. They need Python's
-headers, and uWSGI's sources, which pip fetches. ``sources.txt`` has their checksums.
+The others are for native mode: uWSGI's greenlet plugin, which pip leaves out, and ``uws4r`` beside it. They need
+Python's headers, and uWSGI's sources, which pip fetches. ``sources.txt`` has their checksums.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def unpack(archive: Path, directory: Path) -> Path:
 
 
 def build(target: Path, front_only: bool = False) -> None:
-    """Put ``uws4r_front_plugin.so``, ``greenlet_plugin.so`` and ``uws4r_plugin.so`` into a directory, or the first only."""
+    """Put ``uws4r_front_plugin.so`` into a directory, and unless told ``greenlet_plugin.so`` and ``uws4r_plugin.so``."""
     if not UWSGI.exists() or (find_spec("greenlet") is None and not front_only):
         sys.exit(f"{sys.executable} has no uWSGI, or no greenlet: pip install 'uws4r[uwsgi,native]'")
     with tempfile.TemporaryDirectory(prefix="uws4r-plugin-") as name:

@@ -1,4 +1,4 @@
-"""The emperor's plugin (plugin/front): a request reaches uWSGI when it is whole, and what does not become whole ends."""
+"""The emperor's plugin (plugin/front): a request reaches uWSGI when it is whole, and has a time to become that."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ BUFFER = 32768  # buffer-size in emperor/uwsgi.ini
 
 @pytest.fixture(scope="module")
 def emperors(redis_server: RedisServer, database: Path) -> Iterator[Callable[..., Site]]:
-    """``emperors(("as it is", "as it shall be"), …)``: the site behind the shipped emperor with other lines in its file."""
+    """``emperors(("a shipped line", "another in its place"), …)``: the site behind the shipped emperor, so changed."""
     sites: list[Site] = []
     with tempfile.TemporaryDirectory(prefix="uws4r-") as name:  # short: it is the path of Unix sockets
 
@@ -289,8 +289,8 @@ def test_a_plugin_for_another_uwsgi_does_not_start(emperors: Callable[..., Site]
     shutil.copytree(ROOT / "plugin" / "front", tmp_path / "front")
     source = tmp_path / "front" / "front.c"
     source.write_text(source.read_text().replace("UWSGI_VERSION", '"1.9"'))
-    uwsgi = Path(sys.executable).with_name("uwsgi")
+    command = [Path(sys.executable).with_name("uwsgi"), "--build-plugin", tmp_path / "front"]
     env = {**os.environ, "PYTHON": sys.executable}
-    subprocess.run([uwsgi, "--build-plugin", tmp_path / "front"], cwd=tmp_path, env=env, check=True, capture_output=True)
+    subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True)
     with pytest.raises(AssertionError, match=r"was built for uWSGI 1\.9, and this is another"):
         emperors(plugins=tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak import churn, fragments, handshakes, marks, noise, slow, vanishing
+from tests.soak import churn, fragments, handshakes, heads, marks, noise, slow, vanishing
 from tests.support.servers import ROOT, RedisServer
 from tests.support.site import Site
 
@@ -59,6 +59,17 @@ def test_three_thousand_connections_leave_nothing(served: Callable[..., Site], o
 @pytest.mark.parametrize("front", ["emperor", "nginx"])
 def test_half_sent_handshakes_do_not_keep_a_new_client_waiting(fronts: dict[str, Site], front: str) -> None:
     print(handshakes.half_sent_handshakes(fronts[front], halves=500, idle=500))
+
+
+@pytest.mark.parametrize("front", ["emperor", "nginx"])
+def test_request_heads_that_drip_do_not_keep_a_new_client_waiting(fronts: dict[str, Site], front: str) -> None:
+    print(heads.dripping_heads(fronts[front], count=1200, seconds=2))
+
+
+@pytest.mark.parametrize("count", [2, 20, 200])
+@pytest.mark.parametrize("front", ["emperor", "nginx"])
+def test_slow_uploads_do_not_either(fronts: dict[str, Site], front: str, count: int) -> None:
+    print(heads.slow_uploads(fronts[front], count, seconds=2))
 
 
 def test_on_a_bare_http_socket_they_do_for_the_socket_timeout(served: Callable[..., Site]) -> None:

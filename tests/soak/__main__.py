@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.soak import churn, fragments, handshakes, idle, marks, noise, slow, vanishing
+from tests.soak import churn, fragments, handshakes, heads, idle, marks, noise, slow, vanishing
 from tests.support.fronts import Fronts
 from tests.support.servers import RedisServer
 from tests.support.site import Site, manage, serve, site_env
@@ -84,6 +84,14 @@ class Soak:
             for seconds in (1, 4):
                 yield handshakes.bare_http_socket(served, seconds)
 
+    def heads(self) -> Iterator[Figures]:
+        with handshakes.fronts(self.redis, self.database) as fronts:
+            for name, site in fronts.items():
+                for count in (1200, 3000):
+                    yield {"behind": name, **heads.dripping_heads(site, count, 25)}
+                for count in (2, 20, 200, 1100):
+                    yield {"behind": name, **heads.slow_uploads(site, count, 10)}
+
     def idle(self) -> Iterator[Figures]:
         with tempfile.TemporaryDirectory(prefix="uws4r-") as name:  # short: it is the path of Unix sockets
             fronts = Fronts(Path(name), self.redis, self.database)
@@ -104,7 +112,7 @@ class Soak:
         return True
 
 
-PARTS = "slow", "vanishing", "marks", "noise", "fragments", "churn", "handshakes", "idle"
+PARTS = "slow", "vanishing", "marks", "noise", "fragments", "churn", "handshakes", "heads", "idle"
 
 
 def main() -> None:
