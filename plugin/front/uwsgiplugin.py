@@ -3,4 +3,4 @@ NAME = "uws4r_front"
 CFLAGS = []
 LDFLAGS = []
 LIBS = []
-GCC_LIST = ["front"]
+GCC_LIST = ["front", "porter"]
