@@ -3,7 +3,8 @@ Serves the example site the way it would run in production: uWSGI's emperor with
 
 Starts an embedded Redis unless ``UWS4R_REDIS`` names one. Ctrl-C ends everything that was started here. With the
 argument ``native`` websockets are served in native mode. It listens on this machine's own address and is known by its
-names only: ``UWS4R_HOST=0.0.0.0 CHAT_HOSTS=192.0.2.7`` shows it to others, who then call it so.
+names only: ``UWS4R_HOST=0.0.0.0 CHAT_HOSTS=192.0.2.7`` shows it to others, who then call it so. Started by root it runs
+as root, and says so.
 """
 
 import os
@@ -142,6 +143,10 @@ def main() -> None:
         "UWS4R_STATIC": str(directory / "static"),
         **mode,
     }
+    if os.getuid() == 0 and "UWS4R_USER" not in env:
+        # Another user could not read what a build by root has left, nor this directory.
+        print("You are root, so the example runs as root: do not show it to others.", flush=True)
+        env["UWS4R_ALLOW_ROOT"] = "1"
     started: list[subprocess.Popen[bytes]] = []
     try:
         if "UWS4R_REDIS" not in env:
