@@ -27,8 +27,10 @@ usage: ./build.sh VERB
   faults [NAME…]  Redis, the network, workers and clocks fail under 200 websockets; all rows of the table or those named
                   (tests/faults/README.md)
   docs            the documentation as web pages, in build/docs; a link that leads nowhere is an error
-  build           only the set-up: system packages, virtual environment, uWSGI, extensions
+  build           only the set-up: system packages, virtual environment, uWSGI, extensions, the emperor's plugin
   native          the same, and uWSGI's plugins for native mode, in plugin/
+  pins [NAME==VERSION…]
+                  requirements/build.txt with the newest pip, setuptools, wheel and Cython, or those named
   clean           remove what was built
 
 Set PYTHON to choose the interpreter (3.10 or newer), UWS4R_PORT to serve on another port than 9090,
@@ -112,17 +114,26 @@ interpreter() {
         [ "$("$VENV/bin/python" -c 'import sys; print(sys.version)')" != "$("$python" -c 'import sys; print(sys.version)')" ]; then
         say "another Python than last time: starting afresh"
         rm -rf "$VENV" build
-        rm -f uws4r/*.so plugin/built.stamp
+        rm -f uws4r/*.so plugin/built*.stamp
     fi
     [ -x "$VENV/bin/python" ] || { say "virtual environment with $python"; "$python" -m venv "$VENV"; }
 }
 
+# What compiles the rest is what it was when we last looked: pinned, with checksums.
+build_tools() {
+    local stamp="$VENV/tools.stamp"
+    cmp -s requirements/build.txt "$stamp" && return 0
+    say "pip, setuptools, Cython"
+    "$VENV/bin/python" -m pip install --quiet --require-hashes --requirement requirements/build.txt
+    cp requirements/build.txt "$stamp"
+}
+
 virtual_environment() {
     interpreter
+    build_tools
     local stamp="$VENV/requirements.stamp"
     if ! cmp -s pyproject.toml "$stamp"; then
         say "Python packages"
-        "$VENV/bin/pip" install --quiet --upgrade pip "setuptools>=77" wheel "Cython>=3.0.11"
         rm -f "$VENV/extensions.stamp"
         # Compiled here, and never from a cache: a uWSGI that was built without PCRE would come back.
         # What it says on standard error is a warning about editable installs in general; a failure says it again.
@@ -147,7 +158,7 @@ uwsgi_with_all() {
 }
 
 source_digest() {
-    cat setup.py uws4r/*.pyx uws4r/*.pxd | sha256sum
+    cat setup.py requirements/build.txt uws4r/*.pyx uws4r/*.pxd | sha256sum
 }
 
 extensions() {
@@ -165,22 +176,23 @@ build() {
     extensions
 }
 
-# What native mode needs of uWSGI, for this environment's interpreter.
+# uWSGI's plugin for the emperor; without --front also those that native mode needs, for this environment's interpreter.
 plugins() {
-    local stamp=plugin/built.stamp now
-    now=$(cat plugin/*.c plugin/*.py | sha256sum; "$VENV/bin/python" -VV; "$VENV/bin/uwsgi" --version
+    local stamp=plugin/built${1:-}.stamp now
+    now=$(cat plugin/*.c plugin/*.py plugin/sources.txt plugin/front/* | sha256sum
+        "$VENV/bin/python" -VV; "$VENV/bin/uwsgi" --version
         "$VENV/bin/python" -c 'import greenlet; print(greenlet.__version__)')
     [ "$now" != "$(cat "$stamp" 2>/dev/null)" ] || return 0
-    say "uWSGI's plugins for native mode"
-    "$VENV/bin/python" plugin/build.py >/dev/null
-    echo "$now" > "$stamp"
+    say "uWSGI's plugins"
+    "$VENV/bin/python" plugin/build.py "$@" >/dev/null
+    echo "$now" | tee "$stamp" > plugin/built--front.stamp
 }
 
 # ---------------------------------------------------------------- verbs
 
 run() {
     build
-    [ "${1:-}" != native ] || plugins
+    if [ "${1:-}" = native ]; then plugins; else plugins --front; fi
     exec "$VENV/bin/python" examples/serve.py "$@"
 }
 
@@ -240,7 +252,7 @@ instrumented() {
     find "$tree" -name '*.py' -delete  # but for those that are still there
     tar -c --exclude='*.so' --exclude='uws4r/*.c' --exclude=__pycache__ --exclude=node_modules \
         setup.py pyproject.toml README.md LICENSE uws4r tests | tar -x -C "$tree"
-    for part in apache docs emperor examples js nginx plugin router vassals; do
+    for part in apache docs emperor examples js nginx plugin requirements router vassals; do
         ln -sfn "$PWD/$part" "$tree/$part"
     done
     if [ ! -e "$stamp" ]; then
@@ -275,7 +287,6 @@ fuzz() {
     local stamp="$VENV/fuzz.stamp" hiredis
     if ! cmp -s pyproject.toml "$stamp"; then
         say "atheris"
-        "$VENV/bin/pip" install --quiet "pip>=25.1"
         "$VENV/bin/pip" install --quiet --group fuzz
         cp pyproject.toml "$stamp"
     fi
@@ -299,21 +310,23 @@ fuzz() {
 
 soak() {
     build tests
+    plugins --front
     exec nice -n 5 "$VENV/bin/python" -m tests.soak "$@"
 }
 
 faults() {
     build tests
+    plugins --front
     exec "$VENV/bin/python" -m tests.faults "$@"
 }
 
 docs() {
     interpreter
+    build_tools
     local stamp="$VENV/docs.stamp"
     if ! cmp -s pyproject.toml "$stamp"; then
         say "Sphinx"
-        # A dependency group needs uws4r neither installed nor compiled, and pip from 25.1 on.
-        "$VENV/bin/pip" install --quiet "pip>=25.1"
+        # A dependency group needs uws4r neither installed nor compiled.
         "$VENV/bin/pip" install --quiet --group docs
         cp pyproject.toml "$stamp"
     fi
@@ -328,7 +341,7 @@ docs() {
 clean() {
     rm -rf "$VENV" build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
     rm -rf tests/js/node_modules
-    rm -f uws4r/*.so uws4r/*.c plugin/*.so plugin/built.stamp
+    rm -f uws4r/*.so uws4r/*.c plugin/*.so plugin/built*.stamp
 }
 
 verb=${1:-}
@@ -344,8 +357,9 @@ case "$verb" in
     soak) soak "$@" ;;
     faults) faults "$@" ;;
     docs) docs ;;
-    build) build ;;
+    build) build; plugins --front ;;
     native) build; plugins ;;
+    pins) interpreter; "$VENV/bin/python" requirements/pin.py "$@" ;;
     clean) clean ;;
     ""|help|-h|--help) usage ;;
     *) usage; fail "unknown verb: $verb" ;;

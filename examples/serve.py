@@ -2,7 +2,9 @@
 Serves the example site the way it would run in production: uWSGI's emperor with the shipped files.
 
 Starts an embedded Redis unless ``UWS4R_REDIS`` names one. Ctrl-C ends everything that was started here. With the
-argument ``native`` websockets are served in native mode.
+argument ``native`` websockets are served in native mode. It listens on this machine's own address and is known by its
+names only: ``UWS4R_HOST=0.0.0.0 CHAT_HOSTS=192.0.2.7`` shows it to others, who then call it so. Started by root it runs
+as root, and says so.
 """
 
 import os
@@ -81,19 +83,37 @@ def check_port() -> None:
 
 
 def check_redis(url: str) -> None:
-    """End with a sentence where the Redis that was asked for does not answer."""
+    """
+    End with a sentence where the Redis that was asked for does not answer.
+
+    Neither the URL is shown nor redis-py's own words: a password may be in both, in the latter as a host or a port.
+    """
     import redis
 
     try:
-        with redis.Redis.from_url(url, socket_timeout=5) as client:
+        with redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as client:
             client.ping()
-    except (redis.RedisError, ValueError) as error:
-        sys.exit(f"UWS4R_REDIS = {url}: {error}")
+    except (redis.RedisError, ValueError, TypeError) as error:
+        cause = error.__cause__ or error.__context__
+        if isinstance(error, ValueError | TypeError):
+            reason = (
+                "is no URL of a Redis, such as redis://localhost:6379/0 (quote / ? # @ in a password: %2F %3F %23 %40)"
+            )
+        elif isinstance(error, redis.AuthenticationError | redis.ResponseError):
+            reason = "leads to a Redis that refuses the login"
+        elif isinstance(error, redis.TimeoutError):
+            reason = "leads to a Redis that does not answer within 5 seconds"
+        elif isinstance(cause, OSError) and cause.strerror:
+            reason = f"leads to a Redis that cannot be reached ({cause.strerror})"
+        else:
+            reason = "leads to a Redis that cannot be reached"
+        sys.exit(f"UWS4R_REDIS {reason}")
 
 
 def page_is_there() -> bool:
+    request = urllib.request.Request(f"http://{HOST or '127.0.0.1'}:{PORT}/", headers={"Host": "localhost"})
     try:
-        with urllib.request.urlopen(f"http://{HOST}:{PORT}/", timeout=5) as response:
+        with urllib.request.urlopen(request, timeout=5) as response:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
@@ -123,6 +143,10 @@ def main() -> None:
         "UWS4R_STATIC": str(directory / "static"),
         **mode,
     }
+    if os.getuid() == 0 and "UWS4R_USER" not in env:
+        # Another user could not read what a build by root has left, nor this directory.
+        print("You are root, so the example runs as root: do not show it to others.", flush=True)
+        env["UWS4R_ALLOW_ROOT"] = "1"
     started: list[subprocess.Popen[bytes]] = []
     try:
         if "UWS4R_REDIS" not in env:

@@ -72,6 +72,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tree")
     for name in ("build.sh", "pyproject.toml"):
         shutil.copy(ROOT / name, directory)
+    shutil.copytree(ROOT / "requirements", directory / "requirements")
     (directory / "uws4r").mkdir()
     shutil.copy(ROOT / "uws4r" / "__init__.py", directory / "uws4r")
     (directory / ".venv").symlink_to(sys.prefix)

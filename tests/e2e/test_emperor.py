@@ -126,19 +126,20 @@ def test_a_vassal_whose_file_is_removed_says_1012(redis_server: RedisServer, dat
         assert site.uwsgi.stop() == 0
 
 
-def test_an_emperor_without_pcre_says_so_and_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["emperor/linger.py", "router/nodelay.py"])
+def test_a_front_without_pcre_says_so_and_ends(tmp_path: Path, file: str) -> None:
     """uWSGI takes ``route =`` for an option it does not know, and ignores it. This one stands in for such a uWSGI."""
     (tmp_path / "uwsgi.py").write_text("")
-    linger = subprocess.run(
-        [sys.executable, ROOT / "emperor" / "linger.py"],
+    front = subprocess.run(
+        [sys.executable, ROOT / file],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=30,
         check=False,
     )
-    assert linger.returncode == 1
-    assert "this uWSGI was compiled without PCRE" in linger.stderr
+    assert front.returncode == 1
+    assert "this uWSGI was compiled without PCRE" in front.stderr
 
 
 @pytest.mark.slow

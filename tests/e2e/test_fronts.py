@@ -6,6 +6,7 @@ tests expect of it.
 """
 
 import contextlib
+import json
 import re
 import shutil
 import statistics
@@ -39,6 +40,12 @@ def differences() -> dict[str, dict[str, str]]:
 DIFFERENCES = differences()
 PLAIN = tuple(DIFFERENCES["TLS"])
 NAMES = (*PLAIN, *(f"{name} TLS" for name, can in DIFFERENCES["TLS"].items() if can == "yes"))
+# A site that believes all that a proxy may say.
+SETTINGS = {
+    "SECURE_PROXY_SSL_HEADER": ["HTTP_X_FORWARDED_PROTO", "https"],
+    "USE_X_FORWARDED_HOST": True,
+    "WS4REDIS_ALLOWED_CHANNELS": "testsite.callbacks.tell_claims",
+}
 each_without_tls = pytest.mark.parametrize("front", PLAIN, indirect=True)
 
 
@@ -49,7 +56,7 @@ def expected(front: Front, row: str) -> str:
 @pytest.fixture(scope="module")
 def fronts(redis_server: RedisServer, database: Path) -> Iterator[Fronts]:
     with tempfile.TemporaryDirectory(prefix="uws4r-") as name:  # short: it is the path of Unix sockets
-        fronts = Fronts(Path(name), redis_server, database)
+        fronts = Fronts(Path(name), redis_server, database, settings=SETTINGS)
         assert set(fronts.sites) == set(NAMES)
         yield fronts
         fronts.stop()
@@ -188,9 +195,35 @@ def test_what_a_client_says_of_its_scheme(front: Front) -> None:
     other = "http" if front.tls else "https"
     host = front.origin.partition("://")[2]
     claims: dict[str, str | None] = {"Host": host, "Origin": f"{other}://{host}", "X-Forwarded-Proto": other}
-    believed = expected(front, "`X-Forwarded-Proto` of a client") == "believed"
-    with contextlib.nullcontext() if believed else pytest.raises(Refused, match="403: b'This Origin"):
+    with pytest.raises(Refused, match="403: b'This Origin"):
         front.connect("/ws/foo", claims)
+
+
+SPELLINGS = [f"X{first}Forwarded{second}%s" for first in "-_" for second in "-_"]  # all the same to uWSGI
+LIES = {"For": "203.0.113.%d", "Proto": "lie%d", "Host": "lie%d.example"}
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["twins-behind", "twins-in-front"])
+@pytest.mark.parametrize("kind", ["page", "websocket"])
+def test_no_spelling_of_what_a_proxy_says_is_believed_of_a_client(front: Front, kind: str, order: int) -> None:
+    host = front.origin.partition("://")[2]
+    lies = {spelling % name: lie % i for name, lie in LIES.items() for i, spelling in enumerate(SPELLINGS)}
+    headers: dict[str, str | None] = {"Host": host, **dict(list(lies.items())[::order])}
+    if kind == "page":
+        with Client(front.dial()) as client:
+            response = client.request("/forwarded/", {**headers, "Upgrade": None, "Connection": "close"})
+            assert response is not None
+            assert response.status == 200, response
+            said = json.loads(response.body)
+    else:
+        facility = f"/ws/claims-{front.address[1]}-{order}"
+        front.connect(facility, headers)
+        wait_until(lambda: f"claims of {facility} {{" in front.uwsgi.log, "told")
+        said = json.JSONDecoder().raw_decode(front.uwsgi.log.rpartition(f"claims of {facility} ")[2])[0]
+    scheme = "https" if front.tls else "http"
+    # Of a proxy the client may be one itself: what it says of its own client's address stands in front, and only that.
+    assert said.pop("FOR") in (CLIENT, f"{LIES['For'] % 0}, {CLIENT}")
+    assert said == {"PROTO": scheme, "HOST": host, "host": host, "secure": front.tls is not None}
 
 
 def test_the_clients_own_address_is_logged_and_not_what_it_claims(front: Front) -> None:

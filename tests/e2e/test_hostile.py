@@ -11,6 +11,7 @@ from tests.soak import (
     fragments,
     greedy,
     handshakes,
+    heads,
     herd,
     keep,
     marks,
@@ -130,6 +131,17 @@ def test_no_name_of_a_handshake_is_kept(served: Callable[..., Site]) -> None:
 @pytest.mark.parametrize("front", ["emperor", "nginx"])
 def test_half_sent_handshakes_do_not_keep_a_new_client_waiting(fronts: dict[str, Site], front: str) -> None:
     print(handshakes.half_sent_handshakes(fronts[front], halves=500, idle=500))
+
+
+@pytest.mark.parametrize("front", ["emperor", "nginx"])
+def test_request_heads_that_drip_do_not_keep_a_new_client_waiting(fronts: dict[str, Site], front: str) -> None:
+    print(heads.dripping_heads(fronts[front], count=1200, seconds=2))
+
+
+@pytest.mark.parametrize("count", [2, 20, 200])
+@pytest.mark.parametrize("front", ["emperor", "nginx"])
+def test_slow_uploads_do_not_either(fronts: dict[str, Site], front: str, count: int) -> None:
+    print(heads.slow_uploads(fronts[front], count, seconds=2))
 
 
 def test_on_a_bare_http_socket_they_do_for_the_socket_timeout(served: Callable[..., Site]) -> None:

@@ -17,6 +17,7 @@ from tests.soak import (
     fragments,
     greedy,
     handshakes,
+    heads,
     herd,
     idle,
     keep,
@@ -125,6 +126,14 @@ class Soak:
                     figures = keep.flood(site, self.arguments.keep, self.seed, addresses, forwarded=forwarded)
                     yield {"forwarded": "yes" if forwarded else "no", "workers": workers, **figures}
 
+    def heads(self) -> Iterator[Figures]:
+        with handshakes.fronts(self.redis, self.database) as fronts:
+            for name, site in fronts.items():
+                for count in (1200, 3000):
+                    yield {"behind": name, **heads.dripping_heads(site, count, 25)}
+                for count in (2, 20, 200, 1100):
+                    yield {"behind": name, **heads.slow_uploads(site, count, 10)}
+
     def idle(self) -> Iterator[Figures]:
         with tempfile.TemporaryDirectory(prefix="uws4r-") as name:  # short: it is the path of Unix sockets
             fronts = Fronts(Path(name), self.redis, self.database)
@@ -155,7 +164,7 @@ class Soak:
 
 PARTS = (
     "slow", "vanishing", "marks", "noise", "fragments", "unfinished", "greedy", "herd", "waiting", "keep", "churn",
-    "handshakes", "idle", "windows", "names",
+    "handshakes", "heads", "idle", "windows", "names",
 )  # fmt: skip
 
 

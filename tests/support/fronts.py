@@ -63,6 +63,7 @@ class Certificate:
 
 
 NGINX_HOSTS = """
+underscores_in_headers on;  # as a site may have it, which lets every spelling of a header through
 server {{
     listen 127.0.0.1:{port};
     set $uws4r_run {run};

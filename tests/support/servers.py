@@ -47,7 +47,8 @@ class Process:
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 list(map(str, command)),
-                env={**os.environ, **({} if ours else {"LD_PRELOAD": ""}), **(env or {})},
+                # A container's only user may be root.
+                env={"UWS4R_ALLOW_ROOT": "1", **os.environ, **({} if ours else {"LD_PRELOAD": ""}), **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -7,7 +7,10 @@ BASE_DIR = Path(__file__).resolve().parents[1]
 
 SECRET_KEY = "an example has no secrets"  # noqa: S105
 DEBUG = False
-ALLOWED_HOSTS = ["*"]
+# This machine's names, where the server listens, and what CHAT_HOSTS adds: "chat.example.com,192.0.2.7".
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+ALLOWED_HOSTS += [host for host in (os.environ.get("UWS4R_HOST", ""),) if host not in ("", "0.0.0.0", "[::]")]
+ALLOWED_HOSTS += [host.strip() for host in os.environ.get("CHAT_HOSTS", "").split(",") if host.strip()]
 ROOT_URLCONF = "chat.urls"
 USE_TZ = True
 TIME_ZONE = "UTC"

@@ -1,9 +1,27 @@
 """Callbacks as sites write them, good and bad."""
 
+import json
 from collections.abc import Iterable
+from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
+
+
+def claims(request: HttpRequest) -> dict[str, Any]:
+    """What proxies have said of the request, and what Django makes of it."""
+    return {
+        **{name: request.META.get(f"HTTP_X_FORWARDED_{name}") for name in ("FOR", "PROTO", "HOST")},
+        "host": request.get_host(),
+        "secure": request.is_secure(),
+    }
+
+
+def tell_claims(request: HttpRequest, channels: list[str]) -> Iterable[str]:
+    """Grants everything, and writes :func:`claims` into the log for a facility that asks for it."""
+    if request.path_info.startswith("/ws/claims-"):
+        print("claims of", request.path_info, json.dumps(claims(request)), flush=True)
+    return channels
 
 
 def only_broadcast(request: HttpRequest, channels: list[str]) -> Iterable[str]:

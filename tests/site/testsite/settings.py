@@ -7,6 +7,7 @@ SECRET_KEY = "not a secret: the tests' own"  # noqa: S105
 DEBUG = False
 ALLOWED_HOSTS = ["testserver", "localhost", "127.0.0.1"]
 ROOT_URLCONF = "testsite.urls"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1 << 30
 STATIC_URL = "/static/"
 USE_TZ = True
 INSTALLED_APPS = [

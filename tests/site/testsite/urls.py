@@ -2,16 +2,18 @@
 
 import ctypes
 import gc
+import hashlib
 import json
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from django.conf import settings
 from django.contrib.auth import authenticate, login, logout
 from django.contrib.staticfiles.views import serve
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.template import Context, Engine
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
@@ -19,6 +21,8 @@ from django.views.decorators.csrf import csrf_exempt
 from uws4r.context_processors import default as websockets
 from uws4r.publisher import RedisPublisher
 from uws4r.redis_store import SELF
+
+from .callbacks import claims
 
 PAGES = Path(__file__).parent / "pages"
 
@@ -61,6 +65,38 @@ def visit(request: HttpRequest) -> HttpResponse:
     """Give an anonymous visitor a session."""
     request.session["visited"] = True
     return HttpResponse()
+
+
+def forwarded(request: HttpRequest) -> JsonResponse:
+    """What proxies have said of the request, and what Django makes of it."""
+    response = JsonResponse(claims(request))
+    response["Content-Length"] = len(response.content)
+    return response
+
+
+@csrf_exempt
+def digest(request: HttpRequest) -> HttpResponse:
+    """The size and the SHA-256 of what has been uploaded."""
+    body = f"{len(request.body)} {hashlib.sha256(request.body).hexdigest()}"
+    return HttpResponse(body, headers={"Content-Length": len(body)})
+
+
+@csrf_exempt
+def unread(request: HttpRequest) -> HttpResponse:
+    """An answer to an upload that nobody reads."""
+    return HttpResponse("no, thanks", status=403, headers={"Content-Length": 10})
+
+
+def stream(request: HttpRequest) -> StreamingHttpResponse:
+    """Something at once, and a lot of it later."""
+
+    def parts() -> Iterator[bytes]:
+        yield b"first"
+        time.sleep(1)
+        for _ in range(50):
+            yield b"x" * 100_000
+
+    return StreamingHttpResponse(parts())
 
 
 def sleep(request: HttpRequest) -> HttpResponse:
@@ -124,6 +160,10 @@ urlpatterns = [
     path("publish/", publish),
     path("everywhere/", publish_everywhere),
     path("visit/", visit),
+    path("forwarded/", forwarded),
+    path("digest/", digest),
+    path("unread/", unread),
+    path("stream/", stream),
     path("sleep/", sleep),
     path("compute/<int:seconds>/", compute),
     path("page/<slug:name>/", page),
