@@ -148,11 +148,11 @@ def test_messages_stay_whole_and_in_order_however_often_their_client_is_interrup
 
 
 def test_one_message_is_interrupted_as_well(make: Callable[..., Bench]) -> None:
-    bench = make(max_byte_rate=0)
+    bench = make(max_byte_rate=0, max_message_size=8 << 20)
     slow = bench.join("broadcast:f", publish=("broadcast:g",), window=15)
     other = bench.join("broadcast:f")
-    # Some 60 ms of work.
-    message = masked_frame(TEXT, empty_blocks(80_000) + b"\0\0\xff\xff" + deflated(b"the end"), reserved=4)
+    # Some 400 ms of work.
+    message = masked_frame(TEXT, empty_blocks(600_000) + b"\0\0\xff\xff" + deflated(b"the end"), reserved=4)
     slow.send_raw(message[:-1])
     slow.sock.settimeout(10)
     connection = bench.connection_of(slow)
