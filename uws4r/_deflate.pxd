@@ -1,6 +1,6 @@
 # What the codec needs to compress and to inflate messages; no Python object is involved.
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 
 cdef extern from "<zlib.h>" nogil:
@@ -45,6 +45,8 @@ cdef enum:
 
 
 cdef struct Deflater:
+    bint limited         # it may take half of the time, and no more
+    uint64_t busy_until  # nanoseconds: up to when its time is used up; a message that comes earlier goes out as it is
     z_stream *wide    # each is made when first needed
     z_stream *narrow
     size_t count      # messages compressed, ever

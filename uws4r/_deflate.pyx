@@ -5,9 +5,11 @@ No context is taken over from one message to the next, in either direction. So n
 connection, and a message is compressed once for all of its listeners.
 """
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp
+
+from uws4r._clock cimport nanoseconds
 
 
 cdef extern from "<zlib.h>" nogil:
@@ -31,6 +33,7 @@ cdef enum:
     LEVEL = 3            # a third of the time of zlib's usual 6, for a tenth more bytes
     MEMORY_LEVEL = 8
     MOST = 0x40000000    # bytes given to zlib at a time, whose counts have 32 bits
+    SAVED = 10000000     # nanoseconds by which compressing may be ahead of its half of the time
     AT_BLOCK_BEGIN = 128  # in z_stream.data_type
     TAIL_SIZE = 4         # what ends a message and is not sent (§7.2.1)
 
@@ -118,7 +121,9 @@ cdef size_t deflate_message(
     cdef z_stream *stream
     cdef uint8_t *target
     cdef size_t made
-    if size >= MOST:
+    cdef uint64_t begin = nanoseconds() if deflater.limited else 0
+    cdef int result
+    if size >= MOST or deflater.busy_until > begin + SAVED:
         return 0
     stream = stream_for(deflater, window_bits)
     target = <uint8_t *>malloc(size + TAIL_SIZE)
@@ -130,7 +135,10 @@ cdef size_t deflate_message(
     stream.avail_in = <unsigned int>size
     stream.next_out = target
     stream.avail_out = <unsigned int>(size + TAIL_SIZE)
-    if deflate(stream, Z_SYNC_FLUSH) != Z_OK or stream.avail_out == 0:
+    result = deflate(stream, Z_SYNC_FLUSH)
+    if deflater.limited:
+        deflater.busy_until = max(deflater.busy_until, begin) + 2 * (nanoseconds() - begin)
+    if result != Z_OK or stream.avail_out == 0:
         free(target)
         return 0
     made = size + TAIL_SIZE - stream.avail_out

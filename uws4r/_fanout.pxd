@@ -37,6 +37,7 @@ cdef class Fanout:
     cdef readonly Channels channels  # those that a connection listens or waits to
     cdef readonly uint64_t sent      # messages handed to clients' queues, ever
     cdef readonly uint64_t withheld  # not handed over because of the rules on duplicates, ever
+    cdef readonly uint64_t planned   # deliveries of this turn
     cdef readonly bint binary        # some message was not text
     cdef Client **dirty              # those with something to send; NULL for one that has gone
     cdef uint32_t dirty_count

@@ -58,6 +58,7 @@ cdef class Fanout:
     def __cinit__(self):
         self.channels = Channels()
         self.batch_size = 65536
+        self.deflater.limited = True
         self.greetings = {}
         self.runs = Runs()
 
@@ -106,6 +107,7 @@ cdef class Fanout:
         # Those who join in one turn share the frames of what is persisted; longer, those would only take memory.
         if self.greetings:
             self.greetings.clear()
+        self.planned = 0
 
     def mark_dirty(self, Connection connection not None):
         """Try in this turn's flush to send what waits for the connection."""
@@ -312,6 +314,7 @@ cdef class Fanout:
         # Nobody asks for the digest unless somebody expects a copy of his own or wants changes only.
         delivery.digest = digest_of(payload, text) if self.expecting or channel.listeners.changes else 0
         self.delivery_count += 1
+        self.planned += channel.listeners.count
         if channel.listeners.tapped:
             self.settle()
             self.hand_over(name, payload, text)

@@ -29,6 +29,8 @@ from uws4r.rfc6455 import CloseCode
 logger = logging.getLogger("uws4r.link")
 
 PUSHES_PER_TURN = 1000
+PUSHES_AT_ONCE = 50  # before it is looked at how many listeners they have
+DELIVERIES_PER_TURN = 1 << 16
 LOOK = 0.5  # seconds between two looks whether Redis still answers
 PATIENCE = 4.0  # seconds without an answer after which it is gone; what blocks Redis for less costs nothing
 OTHERS = 0.2  # seconds that connecting and subscribing may take other workers
@@ -184,7 +186,10 @@ class LinkKeeper:
                 link.read()
             if link.heard:
                 self._outbox.doubted = False
-            self.more = link.dispatch(PUSHES_PER_TURN)
+            for _ in range(PUSHES_PER_TURN // PUSHES_AT_ONCE):
+                self.more = link.dispatch(PUSHES_AT_ONCE)
+                if not self.more or self._fanout.planned >= DELIVERIES_PER_TURN:
+                    break
             if self._fanout.binary and not self._told_of_binary:
                 self._told_of_binary = True
                 logger.info("a message is sent as binary, its bytes are no text (ws4redis sent all as text); said once")

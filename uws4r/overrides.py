@@ -30,6 +30,7 @@ logger = logging.getLogger("uws4r.subscriber")
 
 CALLED_LATER = ("parse_response", "publish_message", "release")
 ENOUGH = 100  # messages of a client that wait for publish_message(); then no more is received
+COST = 512  # bytes that a call which waits takes, without its message
 
 
 def overrides(subscriber: RedisSubscriber, method: str) -> bool:
@@ -52,7 +53,8 @@ class SubscriberCalls:
     What :class:`uws4r.attachment.Overrides` describes, for one subscriber.
 
     Args:
-        room: Bytes of pushes that may wait for ``parse_response()``; beyond it the client is slow.
+        room: Bytes of pushes that may wait for ``parse_response()``; beyond it the client is slow. With so many of its
+            own messages waiting for ``publish_message()`` the client is not read.
     """
 
     def __init__(self, subscriber: RedisSubscriber, hub: Hub, room: int) -> None:
@@ -64,6 +66,7 @@ class SubscriberCalls:
         self._connection: Connection | None = None  # None until it is open
         self._room = room
         self._pushed = 0  # bytes that wait for parse_response()
+        self._received = 0  # bytes that wait for publish_message()
         self._message: tuple[bytes, bool] | None = None  # (payload, text) that publish_message() is called with
         self._calls: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
@@ -83,16 +86,18 @@ class SubscriberCalls:
 
     def pushed(self, channel: bytes, payload: bytes, text: bool, withheld: bool) -> bool:
         with self._lock:
-            if self._pushed and self._pushed + len(payload) > self._room:
+            if self._pushed and self._pushed + len(payload) + COST > self._room:
                 return False
-            self._pushed += len(payload)
+            self._pushed += len(payload) + COST
         self._call(partial(self._parse, [b"message", channel, payload], text, withheld))
         return True
 
     def received(self, payload: bytes, text: bool) -> bool:
+        with self._lock:
+            self._received += len(payload) + COST
         self._call(partial(self._publish_message, payload, text))
         with self._lock:
-            full = len(self._calls) >= ENOUGH
+            full = len(self._calls) >= ENOUGH or self._received >= self._room
             self._paused |= full
         return full
 
@@ -155,6 +160,8 @@ class SubscriberCalls:
         return None
 
     def _publish_message(self, payload: bytes, text: bool) -> None:
+        with self._lock:
+            self._received -= len(payload) + COST
         message = RedisMessage(payload)
         if message is None or self._failed:  # None: the heartbeat, changed since the hub was started
             return
@@ -173,9 +180,10 @@ class SubscriberCalls:
             message = RedisMessage(self._subscriber.parse_response())
         finally:
             pushes.clear()
-            payload = push[2] if push[0] == b"message" else b""
-            with self._lock:
-                self._pushed -= len(payload)
+            payload = push[2] if push[0] == b"message" else None
+            if payload is not None:
+                with self._lock:
+                    self._pushed -= len(payload) + COST
         if not message or (withheld and message == payload) or self._connection is None:
             return
         answer = bytes(message)  # a RedisMessage is not what C code takes

@@ -9,6 +9,7 @@ from tests.support.servers import wait_until
 from tests.support.site import Site
 from tests.support.wire import CLOSE, TEXT, close_frame, masked_frame
 from uws4r._frames import wrap
+from uws4r.overrides import COST
 
 pytestmark = pytest.mark.e2e
 
@@ -55,14 +56,15 @@ def test_j_parse_response_sees_copies_and_they_come_once(with_subscriber: Callab
 
 
 def test_j_a_client_whose_override_is_slower_than_the_messages_counts_as_slow(served: Callable[..., Site]) -> None:
-    site = served(settings={"WS4REDIS_SUBSCRIBER": "testsite.subscribers.Patient", "UWS4R_MAX_QUEUE": 5000})
+    room = 5 * (1000 + COST)  # each that waits counts for more than its bytes
+    site = served(settings={"WS4REDIS_SUBSCRIBER": "testsite.subscribers.Patient", "UWS4R_MAX_QUEUE": room})
     client = site.connect("/ws/f?subscribe-broadcast")
     wait_until(lambda: site.redis.client.pubsub_numsub("broadcast:f")[0][1] == 1, "joined")
     for number in range(5):
         site.redis.client.publish("broadcast:f", f"{number}".zfill(1000))
     site.redis.client.rpush("go on", "")
     assert client.receive() == "0".zfill(1000)
-    for _ in range(2):  # five thousand bytes wait, and one message is too many
+    for _ in range(2):  # five messages wait, and one more is too many
         site.redis.client.publish("broadcast:f", "x" * 1000)
     close = client.receive_close()
     assert (close.close_code, close.payload[2:]) == (1013, b"too slow")

@@ -95,3 +95,15 @@ def test_who_did_not_agree_must_not_compress(bench: Bench) -> None:
     client = bench.join("broadcast:f", publish=("broadcast:f",))
     client.send_raw(masked_frame(TEXT, deflated(b"hello"), reserved=4))
     assert client.receive_close().close_code == 1002
+
+
+def test_compressing_takes_no_more_than_half_of_the_time(make: Callable[..., Bench]) -> None:
+    bench = make(max_queue=64 << 20)
+    client = bench.join("broadcast:f", window=15)
+    message = "".join(f"{number} " for number in range(60_000))  # some milliseconds each
+    with bench.held():
+        for number in range(60):
+            bench.redis.publish("broadcast:f", f"{number} {message}")
+    frames = [client.frame() for _ in range(60)]
+    assert [frame.payload for frame in frames] == [f"{number} {message}".encode() for number in range(60)]
+    assert {frame.compressed for frame in frames} == {True, False}

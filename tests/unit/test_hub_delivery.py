@@ -12,6 +12,7 @@ import redis
 from tests.support.hubs import Bench
 from tests.support.servers import wait_until
 from tests.support.wire import TEXT, Client, close_frame, masked_frame
+from uws4r import keeper
 from uws4r.heartbeat import SLOTS
 
 
@@ -374,3 +375,24 @@ def test_what_one_turn_has_goes_out_together_and_to_each_by_his_own_rules(bench:
     assert [own.receive() for _ in burst] == burst
     for client in (*plain, both, packing, changes, own):
         assert client.ping() == []
+
+
+def test_a_turn_hands_out_a_bounded_number_of_messages(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "DELIVERIES_PER_TURN", 500)
+    clients = [bench.join("broadcast:f") for _ in range(10)]
+    planned: list[int] = []
+    read = bench.hub.keeper.read
+
+    def watched() -> None:
+        read()
+        planned.append(bench.hub.fanout.planned)
+
+    monkeypatch.setattr(bench.hub.keeper, "read", watched)
+    with bench.held():
+        pipeline = bench.redis.pipeline(transaction=False)
+        for number in range(900):
+            pipeline.publish("broadcast:f", f"{number}")
+        pipeline.execute()
+    for client in clients:
+        assert [client.receive() for _ in range(900)] == [f"{number}" for number in range(900)]
+    assert 0 < max(planned) <= 500 + 10 * keeper.PUSHES_AT_ONCE

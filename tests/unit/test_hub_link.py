@@ -255,3 +255,18 @@ def test_no_call_goes_unheard_however_many_threads_call(bench: Bench) -> None:
     with ThreadPoolExecutor(4) as threads:
         for each in [threads.submit(caller) for _ in range(4)]:
             each.result()
+
+
+def test_what_comes_back_of_clients_publishes_does_not_cut_the_link(
+    make: Callable[..., Bench], own_redis: RedisServer
+) -> None:
+    """Each comes back on 30 channels, 15 MB together; ten of them at once are more than Redis keeps for a link."""
+    bench = make(own_redis, max_queue=1 << 30, max_byte_rate=0)
+    names = tuple(f"group:{number}:f" for number in range(30))
+    reader = bench.join(*names)
+    sender = bench.join(publish=names)
+    messages = [f"{number} " + "x" * 500_000 for number in range(10)]
+    for message in messages:
+        sender.send(message)
+    assert [reader.receive() for _ in messages] == messages  # copies of one message come once
+    assert bench.hub.keeper.links == 1
