@@ -42,6 +42,7 @@ cdef extern from "<errno.h>" nogil:
 cdef enum:
     TURN = 3000000             # nanoseconds that a turn spends on what clients send
     SHARE = 250000             # of them, for one client
+    LENT_SHARE = 80000         # the same where an engine reads its clients one by one: all the others come in between
     HALF = 1000                # milliseconds in which half of what a client has used is forgotten
     LEAST = 500                # microseconds: who has used more is one level up, and one more each time that it doubles
     NEWCOMER = 6000            # microseconds that a new client counts as having used: it has to show first that it is modest
@@ -263,7 +264,7 @@ cdef class Intake:
         client.received = 0
         self.current = client
         self.started = now
-        self.limits.shared.deadline = now + SHARE
+        self.limits.shared.deadline = now + (LENT_SHARE if self.lent else SHARE)
         self.limits.shared.begun = False
         return client
 

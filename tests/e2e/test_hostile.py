@@ -22,6 +22,7 @@ from tests.soak import (
     waiting,
     windows,
 )
+from tests.support.modes import serve_in, stop
 from tests.support.servers import ROOT, RedisServer
 from tests.support.site import Site
 
@@ -101,6 +102,15 @@ def test_unfinished_messages_have_a_budget(served: Callable[..., Site]) -> None:
 def test_nobody_waits_for_clients_that_send_all_the_time(served: Callable[..., Site], kind: str) -> None:
     site = served(settings=greedy.PINGS, options=("--disable-logging",))
     print(greedy.beside(site, kind, clients=50, seconds=5))
+
+
+@pytest.mark.parametrize("mode", ["gevent", "native"])
+def test_nor_in_any_other_mode(tmp_path: Path, redis_server: RedisServer, database: Path, mode: str) -> None:
+    site = serve_in(mode, tmp_path, redis_server, database, workers=1, settings=greedy.PINGS)
+    try:
+        print(greedy.beside(site, "messages", clients=50, seconds=5))
+    finally:
+        stop(site)
 
 
 def test_a_herd_does_not_cut_the_link(served: Callable[..., Site], own_redis: RedisServer) -> None:

@@ -125,12 +125,14 @@ class Requests:
             if early:
                 self.hub.receive(connection, early)
             self._turn(slot)
+            if connection.goes_on:
+                self.hub.loop.wake()
             while not connection.is_gone:
                 if self._park(slot, connection) or connection.goes_on:
                     self.hub.receive(connection)
+                self._turn(slot)
                 if connection.goes_on:
                     self.hub.loop.wake()  # the pilot, which wakes this request again after everybody else's turn
-                self._turn(slot)
             self._parked[slot] = None
             while len(self._parked) == 1 and self.hub.busy:  # nobody else is there to see off what it has published
                 self._park(slot, None)
@@ -219,11 +221,14 @@ class Requests:
         except Exception:
             logger.exception("a bug in uws4r ends the hub: all its clients are sent away, the next one gets a new hub")
             self.hub.crash()
-        if self.hub.has_more:
-            self.hub.loop.wake()  # the pilot, after everybody else's turn
-        for other, happened in self._until.items():
-            if other != slot and happened():
+        # Only the pilot wakes others, once in each round of uWSGI's: what is woken runs in the same round, so those who
+        # always have something to do would keep it going for ever, and uWSGI would look at no descriptor.
+        ready = [other for other, happened in self._until.items() if other != slot and happened()]
+        if slot == self._pilot:
+            for other in ready:
                 self._plugin.wake(other)
+        if self.hub.has_more or (ready and slot != self._pilot):
+            self.hub.loop.wake()  # the pilot, in the next round
 
 
 def run_in_requests(hub: Hub, server: Any) -> None:
