@@ -50,7 +50,7 @@ cdef enum:
     CHEAP = 100000             # nanoseconds that are charged without asking what the processor did in them
     ARENA = 1 << 20            # bytes that one turn receives from those that are not heavy together
     CLIENT_SHARE = 1 << 16     # and from one of them
-    HEAVY_SHARE = 1 << 13      # from a heavy one, unless it is the only one
+    HEAVY_SHARE = 1 << 13      # from a heavy one
     HEAVIES = 128              # of those, in one turn
     HEAVY_ARENA = HEAVIES * HEAVY_SHARE
     KEPT = 4 << 20             # bytes of input left of earlier turns, beyond which no client is given more than a heavy one
@@ -173,6 +173,8 @@ cdef class Intake:
     cdef void receive(self) noexcept nogil:
         cdef size_t used = 0
         cdef size_t share = CLIENT_SHARE if self.kept < KEPT else HEAVY_SHARE
+        cdef Client *first
+        cdef bint alone
         cdef int i
         self.turn_end = 0
         self.received_count = self.following = 0
@@ -185,9 +187,10 @@ cdef class Intake:
         for i in range(HEAVY, LEVELS):
             if self.turns % OTHER_WAY == 0:
                 i = LEVELS - 1 - (i - HEAVY)
-            share = HEAVY_SHARE
-            if self.light_count == self.received_count and self.lines[i].end == &self.lines[i].first.line_next:
-                share = CLIENT_SHARE  # it is the first, and the only one in its line
+            first = self.lines[i].first
+            # One that has the worker to itself, as far as can be seen, need not come in small pieces.
+            alone = first != NULL and first.line_next == NULL and self.light_count == self.received_count
+            share = CLIENT_SHARE if alone else HEAVY_SHARE
             if not self.receive_line(&self.lines[i], &used, ARENA + HEAVY_ARENA, share, self.light_count + HEAVIES):
                 break
 
