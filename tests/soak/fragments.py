@@ -77,7 +77,11 @@ def pieces_until_closed(client: Client, piece: bytes) -> int:
 
 
 def one_byte_fragments(site: Site, clients: int, fragments: int = 4096) -> dict[str, Any]:
-    """So many clients send so many fragments of one byte; each costs at most twice its payload."""
+    """
+    So many clients send so many fragments of one byte; each costs at most twice its payload.
+
+    To the kernel it is 8 KiB more: so much input of a client may have waited, and malloc keeps its memory for later.
+    """
     pid = worker_pid(site)
     # A few that warm everything up, but leave no heap behind in which the others would be for nothing.
     for count in (10, clients):
@@ -96,7 +100,7 @@ def one_byte_fragments(site: Site, clients: int, fragments: int = 4096) -> dict[
         for client in opened:
             client.sock.close()
     assert fragments <= each <= 2 * fragments, f"{fragments} fragments of one byte cost {each} bytes of malloc's"
-    assert each_pss <= 2 * fragments, f"{fragments} fragments of one byte cost {each_pss} bytes of PSS"
+    assert each_pss <= 2 * fragments + 8192, f"{fragments} fragments of one byte cost {each_pss} bytes of PSS"
     site.uwsgi.assert_healthy()
     return {"clients": clients, "fragments": fragments, "each costs bytes": round(each), "in PSS": round(each_pss)}
 

@@ -33,7 +33,7 @@ def listener(site: Site, bits: int) -> Client:
 class Cost:
     """What a message costs the worker, and who waits meanwhile."""
 
-    compressions: int
+    compressions: float
     cpu: float  # seconds
     p99: float  # seconds that the sentinel waits for its own message
 
@@ -53,35 +53,33 @@ def rounds(site: Site, sentinel: Client, listeners: list[Client], messages: int,
         for client in listeners:
             assert client.receive() == message
     used = cpu(worker_pid(site)) - begun
-    done = compressions(site) - before
-    assert done % messages == 0, f"{done} compressions of {messages} messages"
-    return Cost(done // messages, used / messages, statistics.quantiles(times, n=100)[98])
+    return Cost((compressions(site) - before) / messages, used / messages, statistics.quantiles(times, n=100)[98])
 
 
 def every_window(site: Site, messages: int, each: int = 3) -> dict[str, Any]:
     """
     Large compressible messages, first for listeners that ask for no window, then beside some of every offer.
 
-    Each message is compressed at most twice, whatever is asked for.
+    Each message is compressed at most twice, whatever is asked for; less often where that takes half of the time.
     """
     draw = random.Random(1)
     text = " ".join(draw.choices(WORDS, k=SIZE // 5))[:SIZE]
     sentinel = site.join("/ws/sentinel?subscribe-broadcast&publish-broadcast&echo")
     listeners = [listener(site, 15) for _ in OFFERS for _ in range(each)]
     usual = rounds(site, sentinel, listeners, messages, text)
-    assert usual.compressions == 1, usual
+    assert 0 < usual.compressions <= 1, usual
     for client in listeners:
         client.sock.close()
     listeners = [listener(site, bits) for bits in OFFERS for _ in range(each)]
     mixed = rounds(site, sentinel, listeners, messages, text)
-    assert mixed.compressions == 2, mixed
+    assert 0 < mixed.compressions <= 2, mixed
     assert mixed.cpu < 5 * usual.cpu, f"{mixed}, and with one window {usual}"
     site.uwsgi.assert_healthy()
     return {
         "listeners": len(listeners),
         "messages": messages,
         "bytes each": len(text),
-        "compressions of each": mixed.compressions,
+        "compressions of each": round(mixed.compressions, 2),
         "CPU ms of each": round(mixed.cpu * 1000, 1),
         "with one window": round(usual.cpu * 1000, 1),
         "sentinel's p99 ms": round(mixed.p99 * 1000, 1),
