@@ -93,6 +93,9 @@ WRONG = [
     ("E033", "UWS4R_KEEP_RATE", -1, "is no number of at least 0"),
     ("E034", "UWS4R_KEEP_RATE_PER_IP", "256 KiB", "is no number of at least 0"),
     ("E035", "UWS4R_KEEP_RATE_PER_WORKER", None, "is no number of at least 0"),
+    ("E036", "UWS4R_MESSAGE_TIMEOUT", -1, "is no number of at least 0"),
+    ("E037", "UWS4R_RECEIVE_BUFFER", 0, "is no whole number of at least 1"),
+    ("E038", "UWS4R_PUBLISH_BUFFER_SIZE", 1.5, "is no whole number of at least 1"),
 ]
 
 

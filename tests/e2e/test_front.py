@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,11 @@ def front_worker(site: Site) -> int:
 
 
 def descriptors(pid: int) -> dict[str, str]:
-    return {path.name: os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()}
+    found = {}
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found[path.name] = os.readlink(path)
+    return found
 
 
 HEAD = len(upload_head(10_000))  # as long as any other upload of five digits

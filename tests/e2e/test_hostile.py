@@ -129,8 +129,10 @@ def test_three_thousand_connections_leave_nothing(served: Callable[..., Site], o
     print(churn.churn(site, connections=3000, seed=random.randrange(1 << 32)))
 
 
-def test_whatever_windows_are_asked_for_a_message_is_compressed_twice(served: Callable[..., Site]) -> None:
-    print(windows.every_window(served(), messages=20))
+def test_whatever_windows_are_asked_for_a_message_is_compressed_twice(
+    served: Callable[..., Site], own_redis: RedisServer
+) -> None:
+    print(windows.every_window(served(redis=own_redis), messages=20))
 
 
 @pytest.mark.malloc
