@@ -255,9 +255,9 @@ cdef class Loop:
         return bool(self.intake.waits())
 
     @property
-    def has_heavy(self):
-        """Whether this turn has received from clients that come after the others: they have used much of the hub's time."""
-        return self.intake.received_count > self.intake.light_count
+    def behind(self):
+        """Whether this turn goes on with clients whose input was too much for an earlier one."""
+        return bool(self.intake.behind)
 
     def next_received(self, bint heavy):
         """

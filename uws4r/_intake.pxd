@@ -28,6 +28,7 @@ cdef class Intake:
     cdef Client *current         # the last one that has; NULL for none
     cdef Line lines[LEVELS]
     cdef uint32_t turns
+    cdef bint behind             # this turn has some of whom earlier ones have left something
     cdef uint64_t kept           # bytes of memory for input that is left of a turn
     cdef uint64_t turn_end       # nanoseconds; 0 until a turn has handed out its first client
     cdef uint64_t started        # the same: since when the current one is at hand

@@ -178,6 +178,7 @@ cdef class Intake:
         cdef int i
         self.turn_end = 0
         self.received_count = self.following = 0
+        self.behind = False
         self.turns += 1
         for i in range(HEAVY):
             if not self.receive_line(&self.lines[i], &used, ARENA, share, ROOM - HEAVIES):
@@ -220,6 +221,8 @@ cdef class Intake:
                 client.bytes_in += size
                 client.heard = milliseconds()
                 client.pinged = False
+        else:
+            self.behind = True
         self.received[self.received_count] = client
         self.received_count += 1
         client.received = self.received_count

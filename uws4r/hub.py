@@ -174,11 +174,11 @@ class Hub:
     def _read_clients(self) -> None:
         while (connection := self.loop.next_received(False)) is not None:
             self.guarded(self._read_client, connection)
-        if self.loop.has_heavy:
+        if self.loop.behind:
             self.outbox.send_waiting()
             self._flush()  # nobody waits for those who keep us busy
-            while (connection := self.loop.next_received(True)) is not None:
-                self.guarded(self._read_client, connection)
+        while (connection := self.loop.next_received(True)) is not None:
+            self.guarded(self._read_client, connection)
         if self._limits.unfinished > self._receive_buffer:
             # To well below the limit: not again for each piece that comes.
             for connection in self.loop.crowding(self._receive_buffer * 3 // 4):
