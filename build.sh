@@ -23,7 +23,7 @@ usage: ./build.sh VERB
   bench ARGS…     the benchmark (bench/README.md)
   sanitize        the unit tests, and the end-to-end ones in uWSGI, with AddressSanitizer and UBSan
   fuzz [SECONDS]  random input for all fuzz targets, for so long together (tests/fuzz/README.md); 60
-  soak [NAME…]    hostile and idle clients, for twenty minutes; all parts or those named (tests/soak/README.md)
+  soak [NAME…]    hostile and idle clients, for half an hour; all parts or those named (tests/soak/README.md)
   faults [NAME…]  Redis, the network, workers and clocks fail under 200 websockets; all rows of the table or those named
                   (tests/faults/README.md)
   docs            the documentation as web pages, in build/docs; a link that leads nowhere is an error
