@@ -291,14 +291,20 @@ cdef int decode(Connection connection) except -1:
         client.input = client.input_end
         raise ProtocolError(client.decoder.failure.decode(), client.decoder.failure_code)
     if step == STEP_NEED:
-        if decoder_idle(client.decoder):
-            client_drop_message(client, shared)
-        else:
-            if decoder_in_frame(client.decoder) and client.decoder.since == 0:
-                client.decoder.since = client.heard
-            if client.decoder.message_opcode and client.decoder.begun == 0:
-                client.decoder.begun = client.heard
+        used_up(client, shared)
     return step == STEP_EVENT
+
+
+cdef void used_up(Client *client, Shared *shared) noexcept nogil:
+    # All that came of the client has been decoded; between two messages nothing is left of that.
+    cdef Decoder *decoder = client.decoder
+    if decoder_idle(decoder):
+        client_drop_message(client, shared)
+        return
+    if decoder_in_frame(decoder) and decoder.since == 0:
+        decoder.since = client.heard
+    if decoder.message_opcode and decoder.begun == 0:
+        decoder.begun = client.heard
 
 
 cdef int count_input(Client *client, Limits limits, size_t size, bint event) except -1:
@@ -386,12 +392,16 @@ cdef class Connection:
         """
         if not decode(self):
             return None
-        cdef Decoder *decoder = self.client.decoder
-        cdef bytes payload = PyBytes_FromStringAndSize(<char *>decoder.payload, decoder.payload_size)
-        self.limits.shared.unfinished -= decoder_holds(decoder)
-        decoder_spend(decoder)
-        self.limits.shared.unfinished += decoder_holds(decoder)
-        return decoder.opcode, payload
+        cdef Client *client = &self.client
+        cdef Shared *shared = &self.limits.shared
+        cdef bytes payload = PyBytes_FromStringAndSize(<char *>client.decoder.payload, client.decoder.payload_size)
+        cdef object event = (client.decoder.opcode, payload)
+        shared.unfinished -= decoder_holds(client.decoder)
+        decoder_spend(client.decoder)
+        shared.unfinished += decoder_holds(client.decoder)
+        if client.input == client.input_end:
+            used_up(client, shared)
+        return event
 
     @property
     def fd(self):
@@ -413,8 +423,13 @@ cdef class Connection:
 
     @property
     def reads(self):
-        """Whether the next event of the client may be looked at: what it sends still counts, and nothing has to wait."""
-        return self.client.state <= CLOSING and not self.client.paused & ~PAUSED_BY_INTAKE
+        """Whether there may be a next event: there is input, what the client sends still counts, and nothing has to wait."""
+        cdef Client *client = &self.client
+        return (
+            (client.input != client.input_end or (client.decoder != NULL and client.decoder.inflater != NULL))
+            and client.state <= CLOSING
+            and not client.paused & ~PAUSED_BY_INTAKE
+        )
 
     @property
     def lingers(self):

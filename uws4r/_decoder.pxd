@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
-from uws4r._deflate cimport Inflater
+from uws4r._deflate cimport INFLATER_SIZE, Inflater
 
 
 cdef struct Utf8:
@@ -55,11 +55,14 @@ cdef enum Step:
     STEP_PAUSED = 3  # the time is over in the middle of a message; go on with the same input
 
 
+cdef inline size_t decoder_holds(const Decoder *decoder) noexcept nogil:
+    # Bytes of memory for a message that is not yet whole, or not yet inflated.
+    return decoder.message_room + decoder.packed_room + (INFLATER_SIZE if decoder.inflater != NULL else 0)
+
 cdef Decoder *decoder_new(size_t max_size, bint deflate) noexcept nogil
 cdef void decoder_free(Decoder *decoder) noexcept nogil
 cdef bint decoder_idle(const Decoder *decoder) noexcept nogil
 cdef bint decoder_in_frame(const Decoder *decoder) noexcept nogil
-cdef size_t decoder_holds(const Decoder *decoder) noexcept nogil
 cdef void decoder_spend(Decoder *decoder) noexcept nogil
 cdef Step decoder_step(Decoder *decoder, uint8_t **cursor, const uint8_t *end) noexcept nogil
 

@@ -15,7 +15,6 @@ from uws4r._clock cimport nanoseconds
 from uws4r._deflate cimport (
     INFLATED_BROKEN,
     INFLATED_FULL,
-    INFLATER_SIZE,
     Inflated,
     inflater_free,
     inflater_new,
@@ -185,11 +184,6 @@ cdef bint decoder_idle(const Decoder *decoder) noexcept nogil:
 
 cdef bint decoder_in_frame(const Decoder *decoder) noexcept nogil:
     return decoder.head_size or decoder.in_payload
-
-
-cdef size_t decoder_holds(const Decoder *decoder) noexcept nogil:
-    # Bytes of memory for a message that is not yet whole, or not yet inflated.
-    return decoder.message_room + decoder.packed_room + (INFLATER_SIZE if decoder.inflater != NULL else 0)
 
 
 cdef Step refuse(Decoder *decoder, uint16_t code, const char *why) noexcept nogil:

@@ -201,6 +201,7 @@ cdef class Loop:
             # it does for one. So some of them come together.
             usleep(PAUSE)
         ready = epoll_wait(self.epoll, self.events, EVENTS, timeout)
+        self.intake.now = milliseconds()
         for i in range(ready):
             tag = self.events[i].data.u64
             if tag == TAG_WAKE:

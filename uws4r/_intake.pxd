@@ -29,6 +29,7 @@ cdef class Intake:
     cdef Line lines[LEVELS]
     cdef uint32_t turns
     cdef bint behind             # this turn has some of whom earlier ones have left something
+    cdef uint64_t now            # milliseconds: when epoll last told of clients
     cdef uint64_t kept           # bytes of memory for input that is left of a turn
     cdef uint64_t turn_end       # nanoseconds; 0 until a turn has handed out its first client
     cdef uint64_t started        # the same: since when the current one is at hand
@@ -41,7 +42,7 @@ cdef class Intake:
     cdef size_t receive_client(self, Client *client, uint8_t *buffer, size_t share) noexcept nogil
     cdef void receive_one(self, Client *client, const uint8_t *early, size_t size) noexcept nogil
     cdef bint receive_line(self, Line *line, size_t *used, size_t end, size_t share, uint32_t most) noexcept nogil
-    cdef void put(self, Client *client) noexcept nogil
+    cdef void put(self, Client *client, uint64_t now) noexcept nogil
     cdef void put_back(self, uint32_t start, uint32_t end) noexcept nogil
     cdef void take(self, Client *client) noexcept nogil
     cdef Client *next(self, bint heavy) noexcept nogil

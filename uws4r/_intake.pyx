@@ -106,13 +106,13 @@ cdef class Intake:
                 return True
         return False
 
-    cdef void put(self, Client *client) noexcept nogil:
+    cdef void put(self, Client *client, uint64_t now) noexcept nogil:
         # At the end of its line.
         cdef Line *line
         cdef uint32_t used
         if self.lent:  # the engine goes on with it
             return
-        used = used_lately(client, <uint32_t>milliseconds()) // LEAST
+        used = used_lately(client, <uint32_t>now) // LEAST
         client.level = 0
         while used and client.level < LEVELS - 1:
             used >>= 1
@@ -168,7 +168,7 @@ cdef class Intake:
             if events & (EPOLLHUP | EPOLLERR):
                 epoll_ctl(self.epoll, EPOLL_CTL_DEL, client.fd, NULL)
         elif client.line_link == NULL:
-            self.put(client)
+            self.put(client, self.now)
 
     cdef void receive(self) noexcept nogil:
         cdef size_t used = 0
@@ -219,7 +219,7 @@ cdef class Intake:
             else:
                 client.input_end += size
                 client.bytes_in += size
-                client.heard = milliseconds()
+                client.heard = self.now
                 client.pinged = False
         else:
             self.behind = True
@@ -230,6 +230,7 @@ cdef class Intake:
 
     cdef void receive_one(self, Client *client, const uint8_t *early, size_t size) noexcept nogil:
         # From one client, outside of the lines: ``early`` is what a server has read of it itself, or NULL.
+        self.now = milliseconds()
         self.turn_end = 0
         self.received_count = self.following = 0
         if early == NULL:
@@ -277,18 +278,18 @@ cdef class Intake:
     cdef void settle(self, uint64_t now) noexcept nogil:
         # The current client has had its share: charge it, and keep what is left of its input.
         cdef Client *client = self.current
-        cdef uint64_t used = now - self.started, processor
+        cdef uint64_t used = now - self.started, present = now // 1000000, processor
         self.current = NULL
         if used > CHEAP:
             # Waiting for the GIL is nobody's fault, and the processor does not work meanwhile.
             processor = worked()
             used = min(used, processor - self.worked)
             self.worked = processor
-        client.used = used_lately(client, <uint32_t>(now // 1000000)) + <uint32_t>(used // 1000)
-        client.used_at = <uint32_t>(now // 1000000)
+        client.used = used_lately(client, <uint32_t>present) + <uint32_t>(used // 1000)
+        client.used_at = <uint32_t>present
         self.keep(client)
         if client.paused == PAUSED_BY_INTAKE:
-            self.put(client)
+            self.put(client, present)
 
     cdef void keep(self, Client *client) noexcept nogil:
         # What is left of a client's input, if anything. Until it is used up nothing more is received.
@@ -364,7 +365,7 @@ cdef class Intake:
             client.decoder.begun = client.heard if client.decoder.begun else 0
         if client.paused == PAUSED_BY_INTAKE:
             if client.received == 0 and client != self.current and client.line_link == NULL:
-                self.put(client)
+                self.put(client, client.heard)
         else:
             self.rearm(client)
 

@@ -7,6 +7,11 @@ from uws4r._fanout import Fanout
 from uws4r._hub import Loop
 from uws4r._pipeline import Pipeline
 
+class Paid:
+    names: tuple[bytes, ...]
+    size: int
+    covered: float
+
 @final
 class Outgoing:
     def __init__(
@@ -27,6 +32,7 @@ class Outgoing:
     @property
     def expire(self) -> int: ...
     passing: bool
+    def paid(self, shares: dict[Connection, Any], now: float) -> bool: ...
 
 @final
 class Outbox:

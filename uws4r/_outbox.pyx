@@ -30,6 +30,18 @@ cdef double HOLD = 0.25  # seconds until a Redis that was busy is tried again
 cdef double LOG_PAUSE = 1.0  # seconds between two lines on refusals of one kind
 
 
+cdef class Paid:
+    """What a websocket has paid for, and may keep in Redis again without another look; see :mod:`uws4r.keeping`."""
+
+    cdef public tuple names     # the channels
+    cdef public int64_t size    # bytes of the largest message
+    cdef public double covered  # seconds: up to when Redis may keep it
+
+    def __cinit__(self):
+        self.names = ()
+        self.size = -1
+
+
 @cython.final
 @cython.freelist(256)
 @cython.no_gc
@@ -70,6 +82,18 @@ cdef class Outgoing:
         self.names = names
         self.expire = expire
         self.own = own
+
+    def paid(self, dict shares not None, double now):
+        """Whether it is not stored, or its connection has paid for that; ``shares`` has a :class:`Paid` for those that have."""
+        if self.expire <= 0:
+            return True
+        cdef Paid share = shares.get(self.connection)
+        return (
+            share is not None
+            and PyBytes_GET_SIZE(self.payload) <= share.size
+            and now + self.expire <= share.covered
+            and self.names == share.names
+        )
 
 
 @cython.final

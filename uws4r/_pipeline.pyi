@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 PUBLISH_SCRIPT: bytes
+PASSING_SCRIPT: bytes
 
 class Pipeline:
     def __init__(self, on_push: Callable[[bytes, bytes], None], on_reply: Callable[[], None]) -> None: ...

@@ -23,18 +23,18 @@ from uws4r.errors import LinkError
 # EXEC answers. Where Redis does not store (out of memory, its disk is full) it still publishes, and the reply says
 # why it has not stored; but for a replica, where a publish reaches only those who are there.
 #
-# With a third argument the message is published and not stored. What is stored would then be given to newcomers as
-# the last message, so it is emptied, where there is anything. KEEPTTL: nobody keeps a key alive with what is not kept.
-#
 # Sent as EVAL, not by its digest: half a microsecond more for Redis, and no answer NOSCRIPT, after
 # which a message would be published behind later ones.
 PUBLISH_SCRIPT = (
     b"local why for _,name in ipairs(KEYS) do if ARGV[2]~='0' then "
-    b"local said if ARGV[3] then said=redis.pcall('SET',name,'','XX','KEEPTTL') "
-    b"else said=redis.pcall('SET',name,ARGV[1],'EX',ARGV[2]) end if said and said.err then "
+    b"local said=redis.pcall('SET',name,ARGV[1],'EX',ARGV[2]) if said.err then "
     b"if string.find(said.err,'READONLY',1,true) then return said end why=said.err end end "
     b"redis.call('PUBLISH',name,ARGV[1]) end return why"
 )
+
+# The same for a message that is not stored. What is stored would then be given to newcomers as the last message, so it
+# is emptied, where there is anything. KEEPTTL: nobody keeps a key alive with what is not kept.
+PASSING_SCRIPT = PUBLISH_SCRIPT.replace(b"ARGV[1],'EX',ARGV[2]", b"'','XX','KEEPTTL'").replace(b"if said.", b"if said and said.")
 
 cdef bytes PUBLISH = b"PUBLISH"
 
@@ -343,8 +343,8 @@ cdef class Pipeline:
             self.word(data)
             awaited.end = self.queued
         else:
-            words = (b"EVAL", PUBLISH_SCRIPT, b"%d" % len(names), *names, data, b"%d" % max(expire, 0))
-            self.send((*words, b"") if passing else words, answer, context, weight)
+            script = PASSING_SCRIPT if passing else PUBLISH_SCRIPT
+            self.send((b"EVAL", script, b"%d" % len(names), *names, data, b"%d" % max(expire, 0)), answer, context, weight)
 
     # ------------------------------------------------------------ input
 

@@ -172,18 +172,24 @@ class Hub:
         return not self.stopped.is_set()
 
     def _read_clients(self) -> None:
-        while (connection := self.loop.next_received(False)) is not None:
-            self.guarded(self._read_client, connection)
+        self._read_those(False)
         if self.loop.behind:
             self.outbox.send_waiting()
             self._flush()  # nobody waits for those who keep us busy
-        while (connection := self.loop.next_received(True)) is not None:
-            self.guarded(self._read_client, connection)
+        self._read_those(True)
         if self._limits.unfinished > self._receive_buffer:
             # To well below the limit: not again for each piece that comes.
             for connection in self.loop.crowding(self._receive_buffer * 3 // 4):
                 logger.warning("%s is closed: messages that are not whole take too much memory", connection)
                 self.guarded(self._fail, connection, CloseCode.TRY_AGAIN_LATER, "too many unfinished messages")
+
+    def _read_those(self, heavy: bool) -> None:
+        following, read = self.loop.next_received, self._read_client
+        while (connection := following(heavy)) is not None:
+            try:  # as guarded() does, which would be one more call for each message
+                read(connection)
+            except Exception:
+                self._end_by_bug(connection)
 
     def _run_commands(self) -> None:
         for _ in range(len(self._commands)):
@@ -212,11 +218,15 @@ class Hub:
         try:
             act(connection, *arguments)
         except Exception:
-            logger.exception("%s: a bug in uws4r ends this connection", connection)
-            try:
-                self._fail(connection, CloseCode.INTERNAL_ERROR, "internal error")
-            except Exception:
-                self._drop(connection)
+            self._end_by_bug(connection)
+
+    def _end_by_bug(self, connection: Connection) -> None:
+        """In an ``except`` clause."""
+        logger.exception("%s: a bug in uws4r ends this connection", connection)
+        try:
+            self._fail(connection, CloseCode.INTERNAL_ERROR, "internal error")
+        except Exception:
+            self._drop(connection)
 
     # ------------------------------------------------------------ connections
 
@@ -310,7 +320,7 @@ class Hub:
         connection.attachment = None
 
     def _read_client(self, connection: Connection) -> None:
-        if connection.publishes and self.outbox.bytes and self.outbox.crowded(connection):
+        if self.outbox.bytes and connection.publishes and self.outbox.crowded(connection):
             self.outbox.pause(connection)  # what it has sent waits where it is
         try:
             while connection.reads and (event := connection.next_event()) is not None:
@@ -348,12 +358,10 @@ class Hub:
     def publish(self, outgoing: Outgoing) -> None:
         """Publish a message of a client; where Redis is away and too many wait already the client is closed."""
         keeping = self.keeping
-        if (
-            keeping is not None
-            and (expire := outgoing.expire)
-            and not keeping.keeps(outgoing.connection, outgoing.names, len(outgoing.payload), expire, self.loop.now)
-        ):
-            outgoing.passing = True
+        if keeping is not None and not outgoing.paid(keeping.shares, now := self.loop.now):
+            outgoing.passing = not keeping.keeps(
+                outgoing.connection, outgoing.names, len(outgoing.payload), outgoing.expire, now
+            )
         if not self.outbox.put(outgoing):
             self._fail(outgoing.connection, CloseCode.TRY_AGAIN_LATER, "the message queue is away")
 

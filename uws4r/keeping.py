@@ -12,6 +12,7 @@ leaves a new key with each connection pays in full.
 import logging
 
 from uws4r._connection import Connection
+from uws4r._outbox import Paid
 from uws4r.attachment import NO_ADDRESS, NOBODY, Identity
 from uws4r.counters import NOT_KEPT, counters
 from uws4r.shares import share_of
@@ -86,20 +87,18 @@ class Table:
         return self._times.get(OTHERS, 0.0) if found is None else found
 
 
-class Share:
+class Share(Paid):
     """One websocket: what it has spent, and what it has paid for."""
 
-    __slots__ = ("address", "covered", "names", "owner", "price", "size", "spent", "until")
+    __slots__ = ("address", "owner", "price", "spent", "until")
 
     def __init__(self, address: str, owner: str, spent: float) -> None:
+        super().__init__()
         self.address = address  # see share_of()
         self.owner = owner  # who is left with its debt; "" where nobody can be told from others
         self.spent = spent  # up to when, of the budget of a websocket
-        self.names: tuple[bytes, ...] = ()  # what it has paid for: the names,
-        self.size = -1  # the bytes of the largest message,
-        self.price = 0.0  # what that takes in Redis,
-        self.until = 0.0  # until when,
-        self.covered = 0.0  # and until when without another look
+        self.price = 0.0  # bytes that what it has paid for takes in Redis,
+        self.until = 0.0  # and until when
 
 
 class Keeping:
@@ -116,7 +115,7 @@ class Keeping:
         self._client = Rate("UWS4R_KEEP_RATE", client, largest)
         self._address = Rate("UWS4R_KEEP_RATE_PER_IP", address, largest)
         self._worker = Rate("UWS4R_KEEP_RATE_PER_WORKER", worker, 2 * largest)
-        self._shares: dict[Connection, Share] = {}
+        self.shares: dict[Connection, Share] = {}  # see Outgoing.paid()
         self._enough = 64  # shares, at which those that are worth nothing any more are looked for
         self._addresses = Table()
         self._debts = Table()  # of websockets that are closed
@@ -125,22 +124,18 @@ class Keeping:
 
     def __len__(self) -> int:
         """How many websockets have a state here."""
-        return len(self._shares)
+        return len(self.shares)
 
     def keeps(self, connection: Connection, names: tuple[bytes, ...], size: int, expire: int, now: float) -> bool:
         """
-        Whether a message may be kept, which is paid for with this.
+        Whether a message may be kept that is not :meth:`~uws4r._outbox.Outgoing.paid` for; with this it is.
 
         Args:
             names: The keys that it is kept under; each counts.
             size: Bytes of the message.
             expire: Seconds for which it is kept.
         """
-        share = self._shares.get(connection)
-        if share is not None and size <= share.size and now + expire <= share.covered and names == share.names:
-            return True
-        if share is None:
-            share = self._begin(connection, now)
+        share = self.shares.get(connection) or self._begin(connection, now)
         try:
             return self._pay(connection, share, names, size, expire, now)
         finally:
@@ -149,22 +144,22 @@ class Keeping:
 
     def closed(self, connection: Connection, now: float) -> None:
         """The websocket is closed: the next one of the same address and user begins with what it owes."""
-        share = self._shares.pop(connection, None)
+        share = self.shares.pop(connection, None)
         if share is not None and share.owner and share.spent > now:
             spent = max(self._debts.get(share.owner), now) + share.spent - now
             self._debts.set(share.owner, min(spent, now + self._client.most), now)
 
     def _begin(self, connection: Connection, now: float) -> Share:
-        if len(self._shares) >= self._enough:
-            idle = [one for one, share in list(self._shares.items()) if max(share.spent, share.covered) <= now]
+        if len(self.shares) >= self._enough:
+            idle = [one for one, share in list(self.shares.items()) if max(share.spent, share.covered) <= now]
             for one in idle:
-                del self._shares[one]
-            self._enough = 2 * len(self._shares) + 64
+                del self.shares[one]
+            self._enough = 2 * len(self.shares) + 64
         who = Identity.parsed(connection.identity)
         address = "" if who.address in HERE else share_of(who.address)
         user = "" if who.user == NOBODY else who.user
         owner = f"{address} {user}" if address or user else ""
-        share = self._shares[connection] = Share(address, owner, self._debts.take(owner) if owner else 0.0)
+        share = self.shares[connection] = Share(address, owner, self._debts.take(owner) if owner else 0.0)
         return share
 
     def _pay(

@@ -11,6 +11,7 @@ from tests.support.servers import wait_until
 from tests.support.wire import TEXT, masked_frame
 from uws4r import keeping
 from uws4r._connection import Connection, Limits
+from uws4r._outbox import Outgoing
 from uws4r.attachment import Identity
 from uws4r.counters import NOT_KEPT, counters
 from uws4r.keeping import SAVED, Keeping, price
@@ -40,7 +41,8 @@ class Crowd:
         """Whether a message may be kept: under a name that nobody has used, unless one is given."""
         self.names += 1
         keys = tuple(name.encode() for name in names) or (b"new:%d" % self.names,)
-        return self.keeping.keeps(client, keys, size, expire, self.now)
+        outgoing = Outgoing(client, bytes(size), True, keys, expire)
+        return outgoing.paid(self.keeping.shares, self.now) or self.keeping.keeps(client, keys, size, expire, self.now)
 
     def flood(self, client: Connection, size: int = 1000, most: int = 1 << 30) -> int:
         """Bytes that new keys take in Redis until one is refused."""
@@ -181,9 +183,9 @@ def test_other_names_and_other_times_are_paid_for_again(crowd: Crowd) -> None:
     crowd.now += 100
     assert crowd.keeps(client, size, "f", expire=10)
     assert crowd.keeps(client, size, "f", expire=10)
-    before = crowd.keeping._shares[client].spent
+    before = crowd.keeping.shares[client].spent
     assert crowd.keeps(client, size, "f", expire=HOUR)
-    assert crowd.keeping._shares[client].spent - before == about(price(size, (b"f",)) / (64 * KIB))
+    assert crowd.keeping.shares[client].spent - before == about(price(size, (b"f",)) / (64 * KIB))
 
 
 # ---------------------------------------------------------------- to come back

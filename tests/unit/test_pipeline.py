@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uws4r._pipeline import PUBLISH_SCRIPT, Pipeline
+from uws4r._pipeline import PASSING_SCRIPT, PUBLISH_SCRIPT, Pipeline
 from uws4r.errors import LinkError
 
 Said = list[tuple[str, Any]]
@@ -98,12 +98,12 @@ def test_what_is_packed_is_what_was_meant(names: list[bytes], data: bytes, expir
     assert pipeline.in_flight == 2
 
 
-def test_what_passes_says_so_where_something_may_be_stored() -> None:
+def test_what_passes_empties_what_may_be_stored() -> None:
     pipeline = made([])
     pipeline.publish((b"a",), b"data", 5, print, None, True)
     pipeline.publish((b"a",), b"data", 0, print, None, True)
     assert sent(pipeline) == [
-        [b"EVAL", PUBLISH_SCRIPT, b"1", b"a", b"data", b"5", b""],
+        [b"EVAL", PASSING_SCRIPT, b"1", b"a", b"data", b"5"],
         [b"PUBLISH", b"a", b"data"],
     ]
 
