@@ -7,9 +7,8 @@ closed: an error in a callback refuses, it never grants.
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,16 +23,20 @@ from django.utils.functional import SimpleLazyObject
 from django.utils.http import is_same_domain
 from django.utils.module_loading import import_string
 
-from uws4r.attachment import NO_ADDRESS, Identity
+from uws4r.attachment import Identity
 from uws4r.conf import conf
-from uws4r.errors import ConfigurationError, HandshakeError
+from uws4r.errors import HandshakeError
 from uws4r.logins import claim, load_session, loaded, session_store
+from uws4r.proxies import client_address
 from uws4r.quoting import shown
-from uws4r.shares import unmapped
 from uws4r.subscriber import facility_of
 
 logger = logging.getLogger("uws4r.access")
 
+OPAQUE = (
+    "null",
+    "file://",
+)  # Origins that say no more than that a page has none, as in many apps; see UWS4R_ALLOWED_ORIGINS
 LONGEST_ORIGIN = 300  # characters: a scheme, a host name (253), a port, and some to spare
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -180,8 +183,23 @@ def check_origin(request: HttpRequest) -> None:
         patterns = (*settings.CSRF_TRUSTED_ORIGINS, *conf.UWS4R_ALLOWED_ORIGINS)
         if (len(own) <= LONGEST_ORIGIN and _origin(own) == asked) or any(_covers(each, asked) for each in patterns):
             return
-    logger.warning("foreign Origin %s on %s: 403 (UWS4R_ALLOWED_ORIGINS)", shown(origin), shown(own))
+    elif origin in OPAQUE and origin in conf.UWS4R_ALLOWED_ORIGINS:
+        return
+    logger.warning("foreign Origin %s on %s: 403; %s", shown(origin), shown(own), _advice(origin, own))
     raise HandshakeError("This Origin may not open websockets here", status=403)
+
+
+def _advice(origin: str, own: str) -> str:
+    """What to do where the Origin is the site's own, and this process takes the site for another one."""
+    if origin.partition("://")[2] == own.partition("://")[2]:
+        return (
+            "if the site is behind TLS: SECURE_PROXY_SSL_HEADER, and in the proxy X-Forwarded-Proto "
+            "(NGiNX: proxy_set_header X-Forwarded-Proto $scheme;)"
+        )
+    return (
+        "if that is this site, the proxy in front does not pass on its Host (NGiNX: proxy_set_header Host $http_host; "
+        "Apache: ProxyPreserveHost On); if it is another that may: UWS4R_ALLOWED_ORIGINS"
+    )
 
 
 def _origin(text: str) -> tuple[str, str] | None:
@@ -239,47 +257,6 @@ def grant_channels(request: HttpRequest, channels: list[str]) -> list[str]:
         raise HandshakeError("Not allowed", status=403)
     granted = set(granted)
     return [channel for channel in channels if channel in granted]
-
-
-@lru_cache(maxsize=8)
-def _networks(proxies: tuple[str, ...]) -> tuple[bool, list[Any]]:
-    try:
-        return "unix" in proxies, [ip_network(proxy, strict=False) for proxy in proxies if proxy != "unix"]
-    except ValueError as error:
-        raise ConfigurationError(
-            f"UWS4R_PROXIES must be a list of addresses and networks, or 'unix': {error}"
-        ) from None
-
-
-def _is_in(address: str, networks: list[Any]) -> bool:
-    found = unmapped(ip_address(address))
-    return any(found in network for network in networks)
-
-
-def client_address(meta: Mapping[str, Any]) -> str:
-    """
-    Return the client's address: the nearest one that is no proxy of ``UWS4R_PROXIES``.
-
-    Each proxy adds the address it was called from at the end of X-Forwarded-For; what a client has written
-    there itself stands before that and is never reached.
-    """
-    address = meta.get("REMOTE_ADDR", "")
-    if address in ("", "0.0.0.0"):
-        address = NO_ADDRESS
-    unix, networks = _networks(tuple(conf.UWS4R_PROXIES))
-    if "HTTP_X_FORWARDED_FOR" not in meta:
-        return address
-    forwarded = meta["HTTP_X_FORWARDED_FOR"].split(",")
-    while forwarded:
-        try:
-            trusted = unix if address == NO_ADDRESS else _is_in(address, networks)
-            if not trusted:
-                break
-            address = str(ip_address(forwarded[-1].strip()))
-        except ValueError:  # no address: something else than a proxy has written it
-            break
-        forwarded.pop()
-    return address
 
 
 def identify(request: HttpRequest) -> Identity:

@@ -25,6 +25,7 @@ from uws4r.errors import ConfigurationError, HandshakeError
 from uws4r.handshake import (
     EXTENSIONS,
     PROTOCOL,
+    UPGRADE,
     Accepted,
     accept_headers,
     check_handshake,
@@ -41,9 +42,14 @@ from uws4r.subscriber import Recorder, RedisSubscriber, facility_of
 
 logger = logging.getLogger("uws4r.application")
 
+HEALTH = "health"  # behind WEBSOCKET_URL: a plain GET there is a balancer's, which asks whether to send clients here
+PATIENCE = 1.0  # seconds that such a GET waits for Redis
+
 PLAIN_QUERY = re.compile("[a-z&-]{0,999}").fullmatch  # flags, and nothing to decode: no dictionary is made of it
 
 StartResponse = Callable[..., Callable[[bytes], object]]
+
+AWAY = "The message queue cannot be reached: come back later"
 
 
 class Greeting:
@@ -153,6 +159,8 @@ class Application:
         self, environ: dict[str, Any], start_response: StartResponse, signals: access.RequestSignals, began: float
     ) -> Iterable[bytes]:
         try:
+            if UPGRADE not in environ and is_health_check(environ):
+                return self._tell_health(environ, start_response)
             if self._is_the_sites():
                 signals.start()
                 self.assure_protocol_requirements(environ)
@@ -165,7 +173,7 @@ class Application:
             hub = self._hub = self._get_hub()
             check_capacity(hub)
             if not hub.keeper.connector.wait():
-                raise HandshakeError("The message queue cannot be reached: come back later", status=503)
+                raise HandshakeError(AWAY, status=503)
             attachment = self._negotiate(environ, hub, signals)
             attachment.began = began
             if compression is not None:
@@ -187,6 +195,20 @@ class Application:
             logger.error("a handshake at %s failed", shown(environ.get("PATH_INFO")), exc_info=harmless(error))
             return refuse(start_response, HandshakeError("The server could not open a websocket", status=500))
         return way.open(environ, start_response, hub, attachment, Accepted(key, protocol, headers))
+
+    def _tell_health(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer whether this worker would take one more websocket: 200, or what that would be answered."""
+        status, sentence = 200, "OK"
+        try:
+            self._require_server(environ)
+            hub = self._get_hub()
+            check_capacity(hub)
+            if not hub.keeper.connector.wait(PATIENCE):
+                status, sentence = 503, AWAY
+        except HandshakeError as error:
+            status, sentence = error.status, str(error)
+        body = respond(start_response, status, sentence)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else body
 
     def _negotiate(self, environ: dict[str, Any], hub: Hub, signals: access.RequestSignals) -> Attachment:
         request = access.build_request(environ, signals, self.process_request)
@@ -266,17 +288,30 @@ def flags_of(request: HttpRequest) -> list[str]:
     return [flag.strip().lower() for flag in request.GET]
 
 
+def is_health_check(environ: dict[str, Any]) -> bool:
+    """Whether a request that asks for no websocket asks how the worker is."""
+    method, path = environ.get("REQUEST_METHOD"), environ.get("PATH_INFO")
+    return method in ("GET", "HEAD") and path == conf.WEBSOCKET_URL + HEALTH
+
+
 def refuse(start_response: StartResponse, error: HandshakeError) -> Iterable[bytes]:
     """Answer a request that does not become a websocket."""
     counters.add(REFUSED, f"{error.status} {error}")
-    body = f"{error}.\n".encode()
     try:
         headers = checked_headers(error.headers)
     except ValueError as trouble:  # a site's own error; what it says is for the log
         logger.error("a refusal goes out without its headers: %s", shown(trouble))
         headers = []
+    return respond(start_response, error.status, str(error), headers)
+
+
+def respond(
+    start_response: StartResponse, status: int, sentence: str, headers: Iterable[tuple[str, str]] = ()
+) -> Iterable[bytes]:
+    """Answer with one plain sentence; return the body."""
+    body = f"{sentence}.\n".encode()
     start_response(
-        f"{error.status} {responses[error.status]}",
+        f"{status} {responses[status]}",
         [
             ("Content-Type", "text/plain; charset=utf-8"),
             ("Content-Length", str(len(body))),

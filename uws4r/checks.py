@@ -160,7 +160,7 @@ def origins(value: Any) -> Problem:
     if not isinstance(value, (list, tuple, set)):
         return "is no list"
     for origin in value:
-        if origin == "*":
+        if origin == "*" or origin in access.OPAQUE:
             continue
         if not isinstance(origin, str):
             return f"contains {origin!r}"
@@ -360,6 +360,16 @@ def open_to_everybody(**kwargs: Any) -> list[CheckMessage]:
                 id="uws4r.W012",
             )
         )
+    for origin in access.OPAQUE:
+        if origin in conf.UWS4R_ALLOWED_ORIGINS:
+            found.append(
+                Warning(
+                    f"UWS4R_ALLOWED_ORIGINS lists {origin!r}, which is no app's own: any downloaded file, and any page "
+                    "in a sandboxed frame, may open websockets here, with the cookies of whoever opens it",
+                    hint="Give the app an origin of its own, such as app://mysite, or let it log in with a token.",
+                    id="uws4r.W017",
+                )
+            )
     return found
 
 

@@ -63,16 +63,16 @@ class Connector:
         self.down_since = time.monotonic()
         self.failure: str | None = None  # why trying again is not expected to help
 
-    def wait(self) -> bool:
+    def wait(self, most: float = PATIENCE) -> bool:
         """
-        Wait until Redis is there; False at once where it has been away for :data:`PATIENCE`.
+        Wait until Redis is there, at most so many seconds; False at once where it has been away for :data:`PATIENCE`.
 
         Safe from any thread.
         """
         if self.up.is_set():
             return True
         patience = self.down_since + PATIENCE - time.monotonic()
-        return self.failure is None and patience > 0 and self._wait_for(self.up, patience)
+        return self.failure is None and patience > 0 and self._wait_for(self.up, min(patience, most))
 
     def start(self) -> None:
         """Connect, now; and again and again until it succeeds."""

@@ -29,6 +29,7 @@ GATHER = 0.2  # seconds in which orders are gathered, so that clients are looked
 SECTIONS = ("users", "sessions", "paths")
 Names = tuple[tuple[str, str | None], ...]  # of a connection, by section
 LOGOUT = 5.0  # seconds: Django tells of a logout a moment before it ends the session, which others may find meanwhile
+MOST_FOUND = 10  # identities in the answer to whoever looks for connections
 SUBSCRIBED = 0.1  # seconds that a new link may take until orders come
 
 
@@ -55,6 +56,7 @@ class Order:
         self.received = time.monotonic()
         self.size = len(self.under) + sum(map(len, self.whom.values()))
         self.met = 0  # connections
+        self.found: list[str] = []  # of those that were looked for, the first identities
 
     def means(self, names: Names) -> bool:
         """Whether the order is for a connection with these names."""
@@ -80,7 +82,7 @@ class Control:
             "close": self._close,
             "leave": self._leave,
             "check": self._check,
-            "find": lambda connection, order: None,  # the answer says how many were met
+            "find": self._find,
         }
         hub.fanout.on_control = self.receive
         hub.on_taken = self.taken
@@ -115,8 +117,10 @@ class Control:
                     order.met += 1
                     self._hub.guarded(self._acts[order.do], connection, order)
         for order in orders:
-            self._answer(order, {"met": order.met})
-            if order.do != "find":
+            if order.do == "find":
+                self._answer(order, {"met": order.met, "identities": order.found})
+            else:
+                self._answer(order, {"met": order.met})
                 self._recent.keep(order)
 
     def taken(self, connection: Connection, began: float) -> None:
@@ -157,6 +161,10 @@ class Control:
 
     def _check(self, connection: Connection, order: Order) -> None:
         self._look(connection)
+
+    def _find(self, connection: Connection, order: Order) -> None:
+        if len(order.found) < MOST_FOUND:
+            order.found.append(connection.identity)
 
     def _look(self, connection: Connection) -> None:
         if self._sessions is not None:

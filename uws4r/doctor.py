@@ -1,8 +1,8 @@
 """
 The way of a message, walked step by step as an administrator would by hand: ``manage.py uws4r doctor``.
 
-It asks; what the answers mean is said in ``diagnosis`` and ``redis_probe``. A site notices one websocket on a
-facility that nobody else uses, and a few messages there that are not kept.
+It asks; what the answers mean is said in ``diagnosis``, ``redis_probe`` and ``claims``. A site notices two websockets
+on facilities that nobody else uses, a few messages there that are not kept, and two foreign Origins in its log.
 """
 
 import time
@@ -17,6 +17,7 @@ from django.conf import settings
 from uws4r import checks
 from uws4r._frames import parse_close
 from uws4r.attachment import quoted_path
+from uws4r.claims import of_claims
 from uws4r.conf import conf
 from uws4r.connector import PATIENCE
 from uws4r.diagnosis import (
@@ -245,6 +246,8 @@ class Doctor:
             return
         with closing(probe):
             yield from self._use(probe)
+        if finding.state == OK and self._workers:
+            yield from self._claim(dial, asked)
 
     def _reach(self, target: Target, addresses: Sequence[tuple[Any, ...]]) -> tuple[tuple[Any, ...] | None, Finding]:
         failures: list[tuple[str, Exception]] = []
@@ -278,11 +281,15 @@ class Doctor:
                 return of_connecting(error, target)
         return finding
 
-    def _shake_hands(self, dial: "_Dial", asked: Asked) -> tuple[Probe | None, Finding]:
-        path = f"{asked.target.path}{quote(self._facility)}?subscribe-broadcast"
+    def _headers(self, asked: Asked) -> dict[str, str]:
         headers = {"Host": asked.target.authority, "Origin": asked.origin, "User-Agent": "uws4r-doctor"}
         if self._options.cookies:
             headers["Cookie"] = "; ".join(self._options.cookies)
+        return headers
+
+    def _shake_hands(self, dial: "_Dial", asked: Asked) -> tuple[Probe | None, Finding]:
+        path = f"{asked.target.path}{quote(self._facility)}?subscribe-broadcast"
+        headers = self._headers(asked)
         try:
             probe, answer = dial.ask(path, headers)
         except NETWORK_ERRORS as error:
@@ -313,6 +320,23 @@ class Doctor:
                 probe.close()
                 accepted.append(origin)
         return of_origin(asked, accepted, listed)
+
+    def _claim(self, dial: "_Dial", asked: Asked) -> Iterator[Step]:
+        facility = f"{self._facility}-claims"
+
+        def who() -> list[str]:
+            try:
+                found = ask(self._timeout, do="find", paths=[quoted_path(conf.WEBSOCKET_URL + facility)])
+            except TimeoutError as error:
+                found = error.args[1]
+            return [identity for worker in found for identity in worker.get("identities") or ()]
+
+        path = f"{asked.target.path}{quote(facility)}?subscribe-broadcast"
+        try:
+            for finding in of_claims(dial, asked.target, path, self._headers(asked), who, self._timeout):
+                yield Step("claims", finding)
+        except (*NETWORK_ERRORS, *REDIS_ERRORS) as error:
+            yield Step("claims", Finding(WARNING, f"not checked: {error}", "it worked a moment ago", "ask again"))
 
     # ------------------------------------------------------------ the open websocket
 

@@ -21,7 +21,8 @@ WINDOW_BITS = re.compile("[89]|1[0-5]")
 # Bits of the windows within which messages are compressed. Each window in use costs another compression of each
 # message; a client that wants less than the wide one gets the narrow one (RFC 7692 §7.1.2.1).
 NARROW, WIDE = 9, 15
-PROTOCOL, EXTENSIONS = "HTTP_SEC_WEBSOCKET_PROTOCOL", "HTTP_SEC_WEBSOCKET_EXTENSIONS"  # in an environ
+# In an environ.
+UPGRADE, PROTOCOL, EXTENSIONS = "HTTP_UPGRADE", "HTTP_SEC_WEBSOCKET_PROTOCOL", "HTTP_SEC_WEBSOCKET_EXTENSIONS"
 SPOKEN = str(VERSION)  # in Sec-WebSocket-Version
 LONGEST_OFFER = 1000  # characters of Sec-WebSocket-Extensions; browsers' have 50
 KEY = re.compile("[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
@@ -46,7 +47,7 @@ def check_handshake(environ: Mapping[str, Any]) -> str:
     """
     if environ.get("REQUEST_METHOD") != "GET":
         raise HandshakeError("HTTP method must be a GET")
-    if not _names(environ.get("HTTP_UPGRADE", ""), "websocket"):
+    if not _names(environ.get(UPGRADE, ""), "websocket"):
         raise HandshakeError("Client does not wish to upgrade to a websocket: this address speaks nothing else")
     if environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
         raise HandshakeError("HTTP server protocol must be 1.1")

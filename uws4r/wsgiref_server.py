@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
+from django.conf import settings
 from django.core.servers.basehttp import ServerHandler
 
 from uws4r.application import Application
@@ -102,6 +103,10 @@ class WebsocketRequests:
         if not super().parse_request():  # type: ignore[misc]
             return False
         path = unquote(self.path.partition("?")[0], "iso-8859-1")  # as get_environ() makes PATH_INFO
+        mounted = (settings.FORCE_SCRIPT_NAME or "").rstrip("/")  # a server in front would take it off
+        if mounted and path.startswith(mounted + conf.WEBSOCKET_URL) and self.path.startswith(mounted):
+            self.path = self.path.removeprefix(mounted)
+            path = path.removeprefix(mounted)
         if not path.startswith(conf.WEBSOCKET_URL):
             return True
         self.close_connection = True

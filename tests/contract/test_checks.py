@@ -66,6 +66,7 @@ WRONG = [
     ("E009", "UWS4R_ALLOWED_ORIGINS", "https://example.com", "is no list"),
     ("E009", "UWS4R_ALLOWED_ORIGINS", ["example.com"], "contains 'example.com', which is no origin"),
     ("E009", "UWS4R_ALLOWED_ORIGINS", ["https://example.com/"], "which is no origin"),
+    ("E009", "UWS4R_ALLOWED_ORIGINS", ["file:///"], "which is no origin"),
     ("E010", "UWS4R_PROXIES", ["nginx"], "contains 'nginx'"),
     ("E010", "UWS4R_PROXIES", "unix", "is no list"),
     ("E011", "UWS4R_PING_INTERVAL", "25", "is no number of at least 0"),
@@ -200,6 +201,13 @@ def test_deploy_warns_when_everybody_may_publish_everywhere() -> None:
 
 def test_deploy_warns_when_every_origin_is_allowed() -> None:
     assert "uws4r.W012" in [message.id for message in messages(deploy=True, UWS4R_ALLOWED_ORIGINS=["*"])]
+
+
+@pytest.mark.parametrize("origin", ["null", "file://"])
+def test_deploy_warns_of_origins_that_are_nobodys_own(origin: str) -> None:
+    assert messages(UWS4R_ALLOWED_ORIGINS=[origin]) == []
+    (message,) = [m for m in messages(deploy=True, UWS4R_ALLOWED_ORIGINS=[origin]) if m.id == "uws4r.W017"]
+    assert repr(origin) in message.msg
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ import pytest
 from django.contrib.auth.signals import user_logged_in
 from django.template import Context, Engine
 from django.test import RequestFactory, override_settings
+from django.test.utils import override_script_prefix
 
 from tests.support.servers import ROOT, wait_until
 from tests.support.site import Site, manage, site_env
 from uws4r import signals
-from uws4r.context_processors import default
+from uws4r.context_processors import default, websocket_uri
 
 
 class Groups(list):
@@ -108,6 +109,27 @@ def test_i2_template_tags() -> None:
     with override_settings(WS4REDIS_HEARTBEAT="</script>"):
         page = template.render(Context({"name": "a/b"}))
     assert page == '/ws/a/b?subscribe-broadcast&echo "\\u003c/script\\u003e"'
+
+
+@pytest.mark.parametrize(
+    ("mounted", "url", "path"),
+    [
+        ("", "/ws/", "/ws/"),
+        ("/app", "/ws/", "/app/ws/"),
+        ("/app/", "/ws/", "/app/ws/"),
+        ("/app", "/app/ws/", "/app/ws/"),
+        ("/app", "/apps/", "/app/apps/"),
+    ],
+)
+def test_websockets_are_below_the_path_that_the_site_is_mounted_at(mounted: str, url: str, path: str) -> None:
+    engine = Engine(libraries={"uws4r": "uws4r.templatetags.uws4r"})
+    template = engine.from_string('{% load uws4r %}{% websocket_uri "news" %}')
+    request = RequestFactory(SCRIPT_NAME=mounted).get("/", HTTP_HOST="localhost")
+    with override_settings(WEBSOCKET_URL=url):
+        assert websocket_uri(request) == f"ws://localhost{path}"
+        assert template.render(Context({"request": request})) == f"ws://localhost{path}news"
+        with override_script_prefix(mounted or "/"):
+            assert template.render(Context()) == f"{path}news"
 
 
 @pytest.mark.e2e

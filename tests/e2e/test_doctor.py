@@ -28,7 +28,9 @@ from uws4r.doctor import Doctor, Options
 pytestmark = pytest.mark.e2e
 
 HEADERS = 'proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "Upgrade";'
-PARAMS = "include /etc/nginx/uwsgi_params; uwsgi_param HTTP_HOST $http_host;"
+PARAMS = (
+    "include /etc/nginx/uwsgi_params; uwsgi_param HTTP_HOST $http_host; uwsgi_param HTTP_X_FORWARDED_PROTO $scheme;"
+)
 RIGHT = f"{HEADERS} proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Proto $scheme;"
 
 # Server blocks by what is wrong with them: SITE serves pages and websockets, SOCKETS websockets only.
@@ -145,7 +147,7 @@ def test_all_is_well(world: World, name: str) -> None:
     assert [(step.name, step.finding.state) for step in report] == [
         (step, "ok")
         for step in ("settings", "Redis", "Redis's permissions", "address", "handshake", "ping", "workers", "message",
-                     "idle")
+                     "idle", "claims")
     ], str(report)  # fmt: skip
     assert "redis 7" in report.text("Redis").lower() or "valkey" in report.text("Redis").lower()
     assert "uWSGI 2." in report.text("workers")
@@ -161,7 +163,8 @@ def test_a_site_notices_nothing(world: World) -> None:
     world.site.close_clients()
     kept = set(world.site.redis.client.keys()) - before
     assert all(0 < world.site.redis.client.pttl(name) <= 1000 for name in kept)
-    assert "closed: 1000" in [line for line in world.site.uwsgi.log.splitlines() if "uws4r-doctor-" in line][-1]
+    lines = [line for line in world.site.uwsgi.log.splitlines() if "uws4r-doctor-" in line and " closed: " in line]
+    assert all("closed: 1000" in line for line in lines[-2:])
 
 
 def test_without_a_url_it_says_how_to_go_on(world: World) -> None:
@@ -188,7 +191,7 @@ def test_the_command_prints_a_line_for_each_step(world: World) -> None:
     assert [line.split(":")[0].split(None, 1) for line in lines] == [
         ["warning", "settings"], ["ok", "Redis"], ["ok", "Redis's permissions"],
         ["warning", "Redis's memory"], ["ok", "address"], ["ok", "handshake"],
-        ["ok", "ping"], ["ok", "workers"], ["ok", "message"],
+        ["ok", "ping"], ["ok", "workers"], ["ok", "message"], ["ok", "claims"],
     ]  # fmt: skip
     told = json.loads(manage(world.site.env, "uws4r", "doctor", world.url("right"), "--json"))
     assert told["ok"] is True
@@ -233,6 +236,33 @@ WRONG = [
     ("nobody", "502 Bad Gateway from NGiNX", "nobody is behind what is in front"),
     ("stuck", "504 Gateway Time-out from NGiNX", "the workers do not answer"),
 ]
+
+
+def test_made_up_addresses_and_schemes_are_not_believed(world: World) -> None:
+    assert "are not believed" in front(world, "right").text("claims")
+
+
+@pytest.mark.parametrize(
+    ("settings", "seen", "change"),
+    [
+        ({"UWS4R_PROXIES": ["127.0.0.0/8"]}, "the address 192.0.2.99", "Caddy: request_header -X_Forwarded_For"),
+        (
+            {"SECURE_PROXY_SSL_HEADER": ["HTTP_X_FORWARDED_PROTO", "https"]},
+            "the scheme that the doctor made up",
+            "no SECURE_PROXY_SSL_HEADER",
+        ),
+    ],
+    ids=["address", "scheme"],
+)
+def test_what_a_client_can_claim_is_found(
+    served: Callable[..., Site], own_redis: RedisServer, settings: dict[str, Any], seen: str, change: str
+) -> None:
+    """Without any proxy in front, and settings that believe one."""
+    site = served(redis=own_redis, settings=settings)
+    report = examine(own_redis.url, f"http://127.0.0.1:{site.address[1]}/")
+    assert seen in report.text("claims")
+    assert change in report.text("claims")
+    assert not report.broken()
 
 
 @pytest.mark.parametrize(("name", "seen", "change"), WRONG, ids=[row[0] for row in WRONG])

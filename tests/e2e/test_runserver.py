@@ -220,6 +220,17 @@ def test_the_url_is_the_setting(runserver: Runserver) -> None:
         server.connect("/ws/foo")
 
 
+def test_a_site_below_a_path_without_the_server_that_takes_it_off(runserver: Runserver) -> None:
+    server = runserver("--noreload", settings={"FORCE_SCRIPT_NAME": "/app"})
+    for path in ("/app/ws/foo", "/ws/foo"):
+        assert server.connect(path).ping() == []
+
+
+def test_a_balancers_question_is_answered(runserver: Runserver) -> None:
+    server = runserver("--noreload")
+    assert server.request("GET", "/ws/health").body == b"OK.\n"
+
+
 # ---------------------------------------------------------------- beside other commands
 
 

@@ -1,17 +1,20 @@
 """Workers, links, logs, sessions, starts and stops: what an operator sees."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
-from tests.support.servers import FakeRedis, RedisServer, Uwsgi, free_port, wait_until
-from tests.support.site import PLAIN, Site, site_env
+from tests.support.servers import SITE, FakeRedis, RedisServer, Uwsgi, free_port, wait_until
+from tests.support.site import PLAIN, Site, manage, site_env
 from tests.support.wire import Client, Refused, close_frame, connect
 
 pytestmark = pytest.mark.e2e
@@ -110,6 +113,41 @@ def talk(site: Site) -> None:
     assert one.receive_close().close_code == 1000
     assert one.ended()
     site.uwsgi.assert_healthy()
+
+
+def test_a_site_below_a_path(served: Callable[..., Site]) -> None:
+    """``mount``: its pages name the address where its websockets are."""
+    site = served(options=("--mount", "/app=testsite/wsgi.py", "--manage-script-name", "--chdir", str(SITE)))
+    with closing(HTTPConnection(*site.address)) as connection:
+        connection.request("GET", "/app/page/ws4redis/")
+        page = connection.getresponse().read().decode()
+    (path,) = re.findall(r"uri: 'ws://[^/]+(/[^']+)'", page)
+    assert path.startswith("/app/ws/foo?")
+    client = site.connect(path)
+    client.send("to all below the path")
+    assert client.receive() == "to all below the path"
+    with pytest.raises(Refused, match="404"):
+        site.connect("/app/foo")
+
+
+@pytest.mark.parametrize("module", ["testsite.wsgi:application", "uws4r.wsgi:application"])
+def test_a_balancer_asks_how_a_worker_is(served: Callable[..., Site], own_redis: RedisServer, module: str) -> None:
+    site = served(redis=own_redis, module=module, settings={"ALLOWED_HOSTS": ["www.example.com"]})
+    assert site.request("GET", "/ws/health").body == b"OK.\n"
+    with closing(HTTPConnection(*site.address)) as connection:
+        connection.request("HEAD", "/ws/health")
+        assert connection.getresponse().status == 200
+    assert site.request("POST", "/ws/health").status == 400
+    assert site.request("GET", "/ws/health/").status == 400
+    client = site.connect("/ws/health?subscribe-broadcast", {"Host": "www.example.com"})  # a facility like any other
+    assert client.ping() == []
+    own_redis.stop()
+    wait_until(lambda: site.request("GET", "/ws/health").status == 503, "503 while Redis is away")
+    assert b"The message queue cannot be reached" in site.request("GET", "/ws/health").body
+    own_redis.start()
+    wait_until(lambda: site.request("GET", "/ws/health").status == 200, "200 when it is back")
+    (worker,) = json.loads(manage(site.env, "uws4r", "status", "--json"))
+    assert {reason[:3] for reason in worker["refused"]} == {"400"}  # of those that asked otherwise
 
 
 def test_channels_that_are_not_granted_are_dropped_silently(served: Callable[..., Site]) -> None:

@@ -120,3 +120,30 @@ def test_a_star_allows_every_page() -> None:
     request = RequestFactory().get("/ws/f", HTTP_HOST="localhost", HTTP_ORIGIN="null")
     with override_settings(UWS4R_ALLOWED_ORIGINS=["*"]):
         check_origin(request)
+
+
+@pytest.mark.parametrize("origin", ["null", "file://"])
+def test_what_apps_send_instead_of_an_origin_can_be_listed(origin: str) -> None:
+    request = RequestFactory().get("/ws/f", HTTP_HOST="localhost", HTTP_ORIGIN=origin)
+    with override_settings(UWS4R_ALLOWED_ORIGINS=[origin]):
+        check_origin(request)
+    others = ["https://example.com", "null" if origin == "file://" else "file://"]
+    for listed in (others, []):
+        with override_settings(UWS4R_ALLOWED_ORIGINS=listed), pytest.raises(HandshakeError):
+            check_origin(request)
+
+
+@pytest.mark.parametrize(
+    ("origin", "advice"),
+    [
+        ("https://localhost", "SECURE_PROXY_SSL_HEADER"),
+        ("https://www.example.com", "proxy_set_header Host $http_host;"),
+    ],
+)
+def test_the_log_says_what_may_be_wrong_with_the_proxy(
+    origin: str, advice: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = RequestFactory().get("/ws/f", HTTP_HOST="localhost", HTTP_ORIGIN=origin)
+    with pytest.raises(HandshakeError):
+        check_origin(request)
+    assert advice in caplog.text

@@ -6,8 +6,7 @@ from urllib.parse import quote
 from django import template
 from django.utils.safestring import mark_safe
 
-from uws4r.conf import conf
-from uws4r.context_processors import heartbeat_literal, websocket_uri
+from uws4r.context_processors import heartbeat_literal, websocket_path, websocket_uri
 
 register = template.Library()
 
@@ -20,7 +19,7 @@ def websocket_uri_tag(context: Any, facility: str = "", *flags: str) -> str:
     Without a ``request`` in the context it is a path, which uws4r.js takes as well.
     """
     request = context.get("request")
-    base = conf.WEBSOCKET_URL if request is None else websocket_uri(request)
+    base = websocket_path() if request is None else websocket_uri(request)
     query = "?" + "&".join(map(quote, flags)) if flags else ""
     # What quote() leaves ends neither a script nor an attribute; "&amp;" would be wrong inside a script.
     return mark_safe(quote(base, safe=":/[]") + quote(facility) + query)
