@@ -28,3 +28,12 @@ The modules in reading order, from the wire to the web; each imports only from t
 """
 
 __version__ = "0.1.0"
+
+try:
+    from uws4r import _descriptors  # noqa: F401
+except ImportError as error:  # with no other trouble whoever needs a compiled module meets it there
+    if "interpreter" in str(error).lower():
+        raise ImportError(
+            "uws4r cannot be loaded by two applications of one uWSGI, unless they share an interpreter: set "
+            "single-interpreter = true"
+        ) from None

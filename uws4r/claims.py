@@ -18,7 +18,7 @@ PAUSE = 0.05  # seconds between two questions to the workers
 
 DROP = (
     "what is in front: drop every spelling with _ and set the header itself; NGiNX: underscores_in_headers off; "
-    "Apache: RequestHeader unset X_Forwarded_{0}; Caddy: request_header -X_Forwarded_{0}"
+    "Apache: RequestHeader unset X_Forwarded_{0}; Caddy: header_up -X_Forwarded_*"
 )
 
 

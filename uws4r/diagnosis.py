@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from uws4r import __version__
 from uws4r.errors import ProtocolError
 from uws4r.probe import Answer, Target
-from uws4r.uwsgi_server import HARMFUL_OPTIONS
+from uws4r.uwsgi_server import HARMFUL_OPTIONS, SPOILING
 
 OK, WARNING, FAILED = "ok", "warning", "FAILED"
 
@@ -423,6 +423,8 @@ def _of_worker(worker: dict[str, Any], settings: dict[str, Any]) -> list[Finding
         if name in options:
             change = f"uWSGI: leave {name} out for the workers of websockets (vassals/wsserver.ini)"
             found.append(Finding(WARNING, f"{name} = {options[name]}", f"{name} {why}", change))
+    for name, value in (server.get("spoiling") or {}).items():
+        found.append(Finding(FAILED, f"{name} = {value}", f"{name} {SPOILING}", f"uWSGI: leave {name} out there"))
     if server.get("threads") is False:
         found.append(Finding(FAILED, "threads are disabled", "the hub is a thread", "uWSGI: enable-threads = true"))
     version = re.match(r"(\d+)\.(\d+)\.(\d+)", str(server.get("version")))

@@ -6,8 +6,12 @@ refuses the websockets themselves.
 """
 
 import logging
+import os
+import re
+import socket
 from collections.abc import Callable
 from functools import cache, partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -42,7 +46,10 @@ UNUSABLE_SOCKETS = (
     "fastcgi-nph-socket",
     "scgi-socket",
     "scgi-nph-socket",
+    "puwsgi-socket",
+    "raw-socket",
 )
+KEPT_SOCKET = "http11-socket"  # uWSGI reads a further request from each of its connections
 
 
 # To uWSGI an open websocket is no request: a worker with thousands of them looks idle, and is ended like any other.
@@ -58,6 +65,16 @@ HARMFUL_OPTIONS = {
     "idle": "ends workers when no request comes, and all their websockets with them",
     "harakiri": "kills a worker for one slow request, and all its websockets with it",
 }
+
+# What changes the head of a 101, or writes something behind it, so that browsers refuse the websocket.
+SPOILT_HEADERS = re.compile(
+    r"(connection|upgrade|sec-websocket-[a-z]+|transfer-encoding|content-length|content-encoding)\s*(:|$|\s)",
+    re.IGNORECASE,
+)
+SPOILING = "changes the answer to a handshake, so that browsers refuse the websocket"
+HEADER_OPTIONS = ("add-header", "addheader", "del-header", "remove-header", "rem-header", "pull-header")
+SPOILING_ACTION = re.compile(r"(?:^|\s)(chunked|gzip|template|(?:add|rem)header):(.*)$")
+PATH_ROUTES = ("route", "route-uri", "response-route", "response-route-uri")  # they begin with a pattern for the path
 
 # What else of a worker's options says how it is deployed; none can hold a secret.
 TOLD_OPTIONS = (
@@ -97,6 +114,34 @@ def harmful_options() -> dict[str, Any]:
     return {name: value for name, value in values.items() if value not in (None, "0", "false")}
 
 
+def spoiling_options() -> dict[str, Any]:
+    """Return the options of this uWSGI that change the answer to a handshake, so that it is none any more."""
+    found: dict[str, Any] = {}
+    for key, given in uwsgi.opt.items():
+        name = _plain(key)
+        values = _plain(given)
+        for value in values if isinstance(values, list) else [values]:
+            if isinstance(value, str) and _spoils(name, value):
+                found[name] = value
+    return found
+
+
+def _spoils(name: str, value: str) -> bool:
+    if name in HEADER_OPTIONS:
+        return SPOILT_HEADERS.match(value.strip()) is not None
+    if not name.startswith(("route", "response-route")) or (action := SPOILING_ACTION.search(value)) is None:
+        return False
+    if action[1].endswith("header") and SPOILT_HEADERS.match(action[2].strip()) is None:
+        return False
+    if name not in PATH_ROUTES:
+        return True
+    pattern = value.partition(" ")[0]
+    try:
+        return re.search(pattern, conf.WEBSOCKET_URL) is not None
+    except re.error:  # uWSGI's language has more
+        return True
+
+
 def about_server() -> dict[str, Any]:
     """Return what ``manage.py uws4r`` tells of this worker's uWSGI."""
     if uwsgi is None:
@@ -109,6 +154,7 @@ def about_server() -> dict[str, Any]:
         "threads": _has_threads(),
         "mode": conf.UWS4R_MODE,
         "options": {**{name: value for name, value in told.items() if value is not None}, **harmful_options()},
+        "spoiling": spoiling_options(),
     }
 
 
@@ -126,7 +172,23 @@ def check_server() -> None:
     """
     if uwsgi is None:
         return
+    try:
+        _check_server()
+    except ConfigurationError as error:
+        if _option("need-app") is not None:
+            raise
+        raise ConfigurationError(
+            f"{error} (uWSGI goes on without this application, and answers 500; with need-app = true it ends)"
+        ) from None
+
+
+def _check_server() -> None:
     require_right_settings()
+    if not in_main_interpreter():
+        raise ConfigurationError(
+            "this application has an interpreter of its own in uWSGI, where uws4r's hub cannot end well: set "
+            "single-interpreter = true"
+        )
     if conf.UWS4R_MODE == "native":
         check_async_engine()
     for name in UNSUPPORTED_ENGINES:
@@ -155,12 +217,25 @@ def check_server() -> None:
     if uwsgi.worker_id() <= 1:  # 0: before the fork; with lazy-apps each worker comes here
         for name, value in harmful_options().items():
             logger.warning("%s = %s %s: leave it out for websockets", name, value, HARMFUL_OPTIONS[name])
+        for name, value in spoiling_options().items():
+            logger.error("%s = %s %s: leave it out for websockets", name, value, SPOILING)
     if not apps.is_installed("uws4r"):
         logger.warning('"uws4r" is not in INSTALLED_APPS: users\' groups will not be known to subscribe-group')
     try:
         reach_redis()
     except (RedisError, OSError) as error:
         logger.error("Redis cannot be reached now, websockets are answered 503 until it can: %s", error)
+
+
+def in_main_interpreter() -> bool:
+    """Whether this is the interpreter that the process has begun with, as far as Python tells."""
+    for name in ("_interpreters", "_xxsubinterpreters"):
+        try:
+            interpreters = import_module(name)
+            return bool(interpreters.get_current() == interpreters.get_main())
+        except (ImportError, AttributeError):
+            continue
+    return True
 
 
 def check_async_engine() -> None:
@@ -224,7 +299,23 @@ def detach(environ: dict[str, Any]) -> int:
     Raises:
         OSError: The client has gone, or this process is out of descriptors.
     """
-    return duplicate(uwsgi.connection_fd())
+    fd = uwsgi.connection_fd()
+    duplicated = duplicate(fd)
+    if _keeps_connections():
+        _end(fd)
+    return duplicated
+
+
+@cache
+def _keeps_connections() -> bool:
+    return _option(KEPT_SOCKET) is not None
+
+
+def _end(fd: int) -> None:
+    """Put a connection that has ended in the place of uWSGI's: it would take frames for the next request."""
+    ours, other = socket.socketpair()
+    with ours, other:
+        os.dup2(ours.fileno(), fd, inheritable=False)
 
 
 @cache

@@ -245,7 +245,7 @@ def test_made_up_addresses_and_schemes_are_not_believed(world: World) -> None:
 @pytest.mark.parametrize(
     ("settings", "seen", "change"),
     [
-        ({"UWS4R_PROXIES": ["127.0.0.0/8"]}, "the address 192.0.2.99", "Caddy: request_header -X_Forwarded_For"),
+        ({"UWS4R_PROXIES": ["127.0.0.0/8"]}, "the address 192.0.2.99", "Caddy: header_up -X_Forwarded_*"),
         (
             {"SECURE_PROXY_SSL_HEADER": ["HTTP_X_FORWARDED_PROTO", "https"]},
             "the scheme that the doctor made up",

@@ -336,6 +336,45 @@ def test_sockets_that_cannot_be_detached_are_an_error_at_the_start(
     assert "https = " in log
 
 
+@pytest.mark.parametrize("first", ["testsite/wsgi.py", "plain.py"])
+def test_interpreters_of_their_own_are_an_error_at_the_start(
+    tmp_path: Path, database: Path, redis_server: RedisServer, first: str
+) -> None:
+    """Two applications in one uWSGI: the second is loaded by another interpreter, where nothing of C's can be twice."""
+    (tmp_path / "plain.py").write_text("def application(environ, start_response): ...")
+    path = SITE / first if first.startswith("testsite") else tmp_path / first
+    arguments = ("--mount", f"/a={path}", "--mount", f"/b={SITE / 'testsite' / 'wsgi.py'}", "--manage-script-name")
+    port = free_port()
+    options = ("--enable-threads", "--need-app", "--die-on-term", "--http-socket", f"127.0.0.1:{port}")
+    with pytest.raises(AssertionError) as caught:
+        Uwsgi(tmp_path, [*arguments, *options], site_env(redis_server.url, database), port).stop()
+    assert "set single-interpreter = true" in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [("--add-header", "Connection: close"), ("--route-run", "chunked:")])
+def test_options_that_spoil_the_101_are_named_at_the_start(
+    served: Callable[..., Site], options: tuple[str, ...]
+) -> None:
+    site = served(options=options)
+    name, value = options[0].removeprefix("--"), options[1]
+    assert f"{name} = {value} changes the answer to a handshake" in site.uwsgi.log
+
+
+def test_a_socket_whose_connections_uwsgi_keeps(served: Callable[..., Site]) -> None:
+    """``http11-socket``: uWSGI would read the client's frames as its next request."""
+    port = free_port()
+    site = served(options=("--http11-socket", f"127.0.0.1:{port}"))
+    with connect(("127.0.0.1", port), "/ws/f?subscribe-broadcast&publish-broadcast&echo") as client:
+        for number in range(20):
+            client.send(f"message {number}")
+            assert client.receive() == f"message {number}"
+    with closing(HTTPConnection("127.0.0.1", port)) as connection:
+        for _ in range(2):
+            connection.request("GET", "/ws/health")
+            assert connection.getresponse().read() == b"OK.\n"
+    site.uwsgi.assert_healthy()
+
+
 def test_https_socket_is_an_error_at_the_start(tmp_path: Path, database: Path, redis_server: RedisServer) -> None:
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(

@@ -184,6 +184,7 @@ TROUBLES = [
     ({"server": {"options": {"max-requests": "1000"}}}, WARNING, "max-requests = 1000", "leave max-requests out"),
     ({"server": {"options": {"cheaper": "1"}}}, WARNING, "cheaper = 1", "leave cheaper out"),
     ({"server": {"options": {"harakiri": "30"}}}, WARNING, "harakiri = 30", "leave harakiri out"),
+    ({"server": {"spoiling": {"route-run": "chunked:"}}}, FAILED, "route-run = chunked:", "leave route-run out"),
     ({"server": {"threads": False}}, FAILED, "threads are disabled", "enable-threads = true"),
     ({"server": {"version": "2.0.21"}}, WARNING, "uWSGI 2.0.21", "upgrade"),
     ({"server": {"name": "runserver"}}, WARNING, "runserver", "uWSGI"),

@@ -53,7 +53,53 @@ def test_options_that_end_workers_are_warned_of_once(
         "threads": True,
         "mode": "detached",
         "options": {"http-socket": [":80", ":81"], "max-requests": "1000", "cheap": True},
+        "spoiling": {},
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "spoils"),
+    [
+        ("route-run", "chunked:", True),
+        ("route-run", "gzip:", True),
+        ("route-run", "addheader:Connection: close", True),
+        ("route-run", "addheader:X-Served-By: me", False),
+        ("route-run", "remheader:Upgrade", True),
+        ("route-run", "log:chunked", False),
+        ("response-route-run", "chunked:", True),
+        ("route", "^/ chunked:", True),
+        ("route", "^/ws/ addheader:connection: close", True),
+        ("route", "^/static/ gzip:", False),
+        ("route", "^/(?<!x)(?P>y chunked:", True),  # not Python's to judge
+        ("route-host", "^example chunked:", True),
+        ("add-header", "Connection: Keep-Alive", True),
+        ("add-header", "connection : close", True),
+        ("add-header", "Sec-WebSocket-Extensions: permessage-deflate", True),
+        ("add-header", "Connection-Id: 7", False),
+        ("add-header", "X-Frame-Options: DENY", False),
+        ("add-header", ["X-Frame-Options: DENY", "Upgrade: h2c"], True),
+        ("del-header", "Upgrade", True),
+        ("pull-header", "Upgrade NAME", True),
+        ("pull-header", "X-Upgrade NAME", False),
+        ("collect-header", "Upgrade NAME", False),
+        ("chunked-input-limit", "100", False),
+    ],
+)
+def test_options_that_spoil_a_101_are_known(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: Any, spoils: bool
+) -> None:
+    given = [each.encode() for each in value] if isinstance(value, list) else value.encode()
+    monkeypatch.setattr(uwsgi_server, "uwsgi", SimpleNamespace(opt={name: given, "master": True}))
+    told = value[-1] if isinstance(value, list) else value
+    assert uwsgi_server.spoiling_options() == ({name: told} if spoils else {})
+
+
+def test_without_need_app_it_is_said_what_uwsgi_makes_of_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for opt, said in (({}, True), ({"need-app": True}, False)):
+        monkeypatch.setattr(uwsgi_server, "uwsgi", SimpleNamespace(has_threads=0, opt=opt))
+        with pytest.raises(ConfigurationError) as caught:
+            uwsgi_server.check_server()
+        assert ("answers 500; with need-app = true it ends" in str(caught.value)) is said
 
 
 def test_a_worker_stops_the_hub_that_it_has_now(monkeypatch: pytest.MonkeyPatch) -> None:
