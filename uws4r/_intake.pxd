@@ -32,6 +32,7 @@ cdef class Intake:
     cdef uint64_t now            # milliseconds: when epoll last told of clients
     cdef uint64_t kept           # bytes of memory for input that is left of a turn
     cdef uint64_t turn_end       # nanoseconds; 0 until a turn has handed out its first client
+    cdef size_t offered          # bytes of its input at that time
     cdef uint64_t started        # the same: since when the current one is at hand
     cdef uint64_t worked         # processor's time, when it was looked at last
 

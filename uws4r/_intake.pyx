@@ -45,8 +45,9 @@ cdef enum:
     LENT_SHARE = 80000         # the same where an engine reads its clients one by one: all the others come in between
     HALF = 1000                # milliseconds in which half of what a client has used is forgotten
     LEAST = 500                # microseconds: who has used more is one level up, and one more each time that it doubles
-    NEWCOMER = 6000            # microseconds that a new client counts as having used: it has to show first that it is modest
+    NEWCOMER = 3000            # microseconds that a new client counts as having used: it comes behind those known as modest
     OTHER_WAY = 8              # of so many turns, one begins with those that have used most, lest they starve
+    BYTE = 2                   # nanoseconds that a byte of input counts for: it is copied, and Redis and its listeners follow
     CHEAP = 100000             # nanoseconds that are charged without asking what the processor did in them
     ARENA = 1 << 20            # bytes that one turn receives from those that are not heavy together
     CLIENT_SHARE = 1 << 16     # and from one of them
@@ -271,6 +272,7 @@ cdef class Intake:
         client.received = 0
         self.current = client
         self.started = now
+        self.offered = client.input_end - client.input
         self.limits.shared.deadline = now + (LENT_SHARE if self.lent else SHARE)
         self.limits.shared.begun = False
         return client
@@ -285,6 +287,7 @@ cdef class Intake:
             processor = worked()
             used = min(used, processor - self.worked)
             self.worked = processor
+        used += BYTE * (self.offered - <size_t>(client.input_end - client.input))
         client.used = used_lately(client, <uint32_t>present) + <uint32_t>(used // 1000)
         client.used_at = <uint32_t>present
         self.keep(client)

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.soak.clients import COMPRESSED, handshake
 from tests.support.site import Site
-from tests.support.wire import BINARY, CLOSE, PING, TEXT, Client, masked_frame
+from tests.support.wire import BINARY, CLOSE, PING, TEXT, Client, connect, masked_frame
 
 PATH = "/ws/greedy?publish-broadcast"
 LATE = 0.1  # seconds within which 99 of 100 messages of a client beside them come back
@@ -176,25 +176,65 @@ def round_trips(client: Client, seconds: float) -> list[float]:
     return sorted(took)
 
 
+class Newcomers:
+    """One client after the other comes, sends a message at once and goes when it is back; ``took`` has the seconds."""
+
+    def __init__(self, site: Site) -> None:
+        self.took: list[float] = []
+        self._site = site
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._ending.wait(0.05):
+            number = len(self.took)
+            path = f"/ws/newcomer{number}?subscribe-broadcast&publish-broadcast&echo"
+            with connect(self._site.address, path) as client:
+                begin = time.monotonic()
+                client.send(str(number))
+                assert client.receive() == str(number)
+                self.took.append(time.monotonic() - begin)
+
+    def __enter__(self) -> "Newcomers":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._ending.set()
+        self._thread.join()
+
+
+def p99(took: list[float]) -> float:
+    return sorted(took)[int(len(took) * 0.99)]
+
+
 def beside(site: Site, kind: str, clients: int, seconds: float, innocent: int = 20) -> dict[str, Any]:
-    """Greedy clients of a kind: one beside them is served within :data:`LATE`, and nobody beside them is closed."""
+    """Greedy clients of a kind: those beside them, old and new, are served within :data:`LATE`, and none is closed."""
     sentinel = site.join("/ws/sentinel?subscribe-broadcast&publish-broadcast&echo")
-    with Bystanders(site, innocent) as bystanders, attackers(site, kind, clients, seconds + 60):
+    with (
+        Bystanders(site, innocent) as bystanders,
+        attackers(site, kind, clients, seconds + 60),
+        Newcomers(site) as newcomers,
+    ):
         took = round_trips(sentinel, seconds)
-    p99 = took[int(len(took) * 0.99)]
+    first = newcomers.took
     site.close_clients()
     figures = {
         "clients": clients,
         "kind": kind,
         "messages beside them": len(took),
         "median ms": round(statistics.median(took) * 1000, 1),
-        "p99 ms": round(p99 * 1000, 1),
+        "p99 ms": round(p99(took) * 1000, 1),
         "slowest ms": round(took[-1] * 1000, 1),
+        "newcomers": len(first),
+        "their p99 ms": round(p99(first) * 1000, 1),
         "innocent closed": len(bystanders.closed),
         "pings answered": bystanders.pings,
     }
     assert not bystanders.closed, f"{figures}: closed with {bystanders.closed}"
     assert bystanders.pings >= innocent * int(seconds / 2.1), figures
-    assert p99 < LATE, figures
+    assert p99(took) < LATE, figures
+    assert len(first) > seconds, figures
+    assert p99(first) < LATE, figures
     site.uwsgi.assert_healthy()
     return figures

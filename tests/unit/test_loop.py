@@ -4,11 +4,13 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from itertools import permutations
 
 import pytest
 
+from tests.support.wire import BINARY, TEXT, masked_frame
 from uws4r._connection import Connection, Limits
 from uws4r._fanout import Fanout
 from uws4r._hub import Loop
@@ -117,3 +119,31 @@ def test_a_connection_says_who_it_is_and_what_its_session_is(owner: Owner) -> No
     assert connection.session is None
     connection.expires = 1 << 33  # a site whose sessions last for centuries
     assert connection.expires == (1 << 32) - 1
+
+
+def taken(owner: Owner, client: int, message: bytes = masked_frame(TEXT, b"m"), seconds: float = 0.0) -> bool:
+    """Spend so long on a message of a client; return whether it was looked at behind everything else."""
+    owner.clients[client].sendall(message)
+    owner.loop.wait(False)
+    heavy = (found := owner.loop.next_received(False)) is None
+    while found is not None or (found := owner.loop.next_received(True)) is not None:
+        while found.next_event() is not None:
+            end = time.thread_time() + seconds
+            while time.thread_time() < end:
+                pass
+        found = owner.loop.next_received(heavy)
+    return heavy
+
+
+def test_a_client_is_heavy_when_it_has_used_much_time_and_not_when_it_has_just_come(owner: Owner) -> None:
+    for seconds, heavy in ((0.0, False), (0.0001, False), (0.002, True), (0.005, True)):
+        client = len(owner.clients)
+        owner.add()
+        assert taken(owner, client, seconds=seconds) is False
+        assert taken(owner, client) is heavy
+
+
+def test_what_a_client_sends_counts_as_well(owner: Owner) -> None:
+    """It is copied, goes to Redis, and comes back to those who listen."""
+    owner.add()
+    assert [taken(owner, 0, masked_frame(BINARY, bytes(60_000))) for _ in range(12)][-1] is True
