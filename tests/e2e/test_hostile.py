@@ -19,6 +19,7 @@ from tests.soak import (
     noise,
     slow,
     vanishing,
+    volume,
     waiting,
     windows,
 )
@@ -111,6 +112,10 @@ def test_nor_in_any_other_mode(tmp_path: Path, redis_server: RedisServer, databa
         print(greedy.beside(site, "messages", clients=50, seconds=5))
     finally:
         stop(site)
+
+
+def test_nor_in_front_of_them(fronts: dict[str, Site]) -> None:
+    print(volume.through(fronts["nginx"], clients=100, seconds=5))
 
 
 def test_a_herd_does_not_cut_the_link(served: Callable[..., Site], own_redis: RedisServer) -> None:

@@ -26,6 +26,7 @@ from tests.soak import (
     noise,
     slow,
     vanishing,
+    volume,
     waiting,
     windows,
 )
@@ -98,6 +99,10 @@ class Soak:
             with self.serving(settings={**QUIET, **greedy.PINGS}, options=("--disable-logging",)) as served:
                 yield greedy.beside(served(), kind, 100, 20)
 
+    def volume(self) -> Iterator[Figures]:
+        with handshakes.fronts(self.redis, self.database) as fronts:
+            yield volume.through(fronts["nginx"], 100, 20)
+
     def herd(self) -> Iterator[Figures]:
         with self.serving(settings={**QUIET, **herd.SETTINGS}) as served:
             yield herd.herd(served(), 100, 400, 5)
@@ -163,8 +168,8 @@ class Soak:
 
 
 PARTS = (
-    "slow", "vanishing", "marks", "noise", "fragments", "unfinished", "greedy", "herd", "waiting", "keep", "churn",
-    "handshakes", "heads", "idle", "windows", "names",
+    "slow", "vanishing", "marks", "noise", "fragments", "unfinished", "greedy", "volume", "herd", "waiting", "keep",
+    "churn", "handshakes", "heads", "idle", "windows", "names",
 )  # fmt: skip
 
 
