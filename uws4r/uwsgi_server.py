@@ -23,6 +23,7 @@ from uws4r.engines.thread import run_in_thread
 from uws4r.errors import ConfigurationError
 from uws4r.hub import Hub
 from uws4r.native import Native
+from uws4r.refusals import explained
 from uws4r.worker import reach_redis
 
 try:
@@ -160,7 +161,7 @@ def check_server() -> None:
     try:
         reach_redis()
     except (RedisError, OSError) as error:
-        logger.error("Redis cannot be reached now, websockets are answered 503 until it can: %s", error)
+        logger.error("Redis cannot be reached now, websockets are answered 503 until it can: %s", explained(error))
 
 
 def check_async_engine() -> None:
