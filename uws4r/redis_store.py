@@ -4,6 +4,8 @@ import json
 import logging
 from typing import Any
 
+from django.utils.functional import Promise
+
 from uws4r._frames import wrap
 from uws4r.channels import SELF, channels_for
 from uws4r.conf import conf
@@ -20,6 +22,13 @@ def is_heartbeat(payload: bytes | bytearray) -> bool:
     return heartbeat is not None and payload == heartbeat.encode()
 
 
+def raw(message: Any) -> Any:
+    """Return a text as bytes, a lazy one as what it says in the language of this moment; anything else as it is."""
+    if isinstance(message, Promise):
+        message = str(message)
+    return message.encode() if isinstance(message, str) else message
+
+
 class RedisMessage(bytes):
     """
     A message as Redis has it: ``RedisMessage("text")`` and ``RedisMessage(b"bytes")`` make one.
@@ -29,8 +38,7 @@ class RedisMessage(bytes):
     """
 
     def __new__(cls, value: Any) -> "RedisMessage | None":  # type: ignore[misc]
-        if isinstance(value, str):
-            value = value.encode()
+        value = raw(value)
         if isinstance(value, list):
             if len(value) < 3 or value[0] != b"message":
                 return None
@@ -44,12 +52,15 @@ def to_payload(message: Any) -> bytes:
     """
     Return the bytes to publish for ``message``: str as UTF-8, bytes as they are, anything else as JSON.
 
+    A lazy text is the one in the language that is active now.
+
     Raises:
         ValueError: None, which :class:`RedisMessage` returns for what is no message; the heartbeat; or no
-            JSON can say it.
+            JSON can say it: NaN and Infinity, for instance, which no browser reads.
     """
-    if isinstance(message, (str, bytes, bytearray, memoryview)):
-        payload = message.encode() if isinstance(message, str) else bytes(message)
+    message = raw(message)
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        payload = bytes(message)
         if is_heartbeat(payload):
             raise ValueError(f"{message!r} is WS4REDIS_HEARTBEAT, which no client takes for a message")
         return payload
@@ -58,8 +69,8 @@ def to_payload(message: Any) -> bytes:
     from django.core.serializers.json import DjangoJSONEncoder  # loads the ORM
 
     try:
-        return json.dumps(message, cls=DjangoJSONEncoder).encode()
-    except TypeError as error:
+        return json.dumps(message, cls=DjangoJSONEncoder, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"message object is not of type RedisMessage, and not JSON: {error}") from error
 
 
