@@ -209,6 +209,16 @@ def resolve(argument: str, names: Any, request: Any) -> list[str]:
     return list(dict.fromkeys(resolved))
 
 
+def at_hand(names: Any) -> bool:
+    """Whether ``users``, ``groups`` or ``sessions`` have their names in them; others may ask a database."""
+
+    def plain(value: Any) -> bool:
+        # By the type itself: to ask a lazy object for its class is to load it.
+        return issubclass(type(value), (str, bytes, bytearray, Number, type(None))) and value is not True
+
+    return plain(names) or (type(names) in (list, tuple, set, frozenset) and all(map(plain, names)))
+
+
 def facility_name(facility: Any) -> str:
     """
     Return a facility as a text; a lazy text and a whole number are taken for what they look like.

@@ -2,18 +2,25 @@
 
 import json
 import logging
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
+from django.core.exceptions import SynchronousOnlyOperation
 from django.utils.functional import Promise
 
 from uws4r._frames import wrap
 from uws4r.channels import SELF, channels_for
 from uws4r.conf import conf
-from uws4r.redis_clients import carried_out, follow_master, redis_client
+from uws4r.errors import QueueTimeout
+from uws4r.offloop import MOST_THREADS, in_event_loop, off_loop
+from uws4r.redis_clients import SOCKET_TIMEOUT, carried_out, follow_master, redis_client, where
 
 __all__ = ["SELF", "RedisMessage", "RedisStore"]
 
 logger = logging.getLogger("uws4r.publisher")
+
+Result = TypeVar("Result")
 
 
 def is_heartbeat(payload: bytes | bytearray) -> bool:
@@ -117,6 +124,33 @@ class RedisStore:
         """
         return self._publish(to_payload(message), expire, binary)
 
+    async def apublish_message(self, message: Any, expire: int | None = None, *, binary: bool = False) -> int:
+        """
+        The same as :meth:`publish_message`, in a coroutine: the event loop goes on while Redis is asked.
+
+        Who is cancelled may have published, as after a :class:`~uws4r.errors.QueueTimeout`.
+
+        Raises:
+            ValueError, QueueError: See :meth:`publish_message`.
+        """
+        payload = to_payload(message)
+        await self._find_names()
+        return await self._asked(partial(self._publish, payload, expire, binary))
+
+    async def _find_names(self) -> None:
+        """Find out whom SELF means, where that has been left for later."""
+
+    async def _asked(self, act: Callable[[], Result]) -> Result:
+        """Return what ``act`` returns, which asks Redis, without blocking the event loop."""
+        client = self._connection
+        arguments = getattr(getattr(client, "connection_pool", None), "connection_kwargs", {})
+
+        def late() -> QueueTimeout:
+            waiting = f"{MOST_THREADS} others already wait for Redis ({where(client)}), which does not answer in time"
+            return QueueTimeout(f"{waiting}: it was not asked")
+
+        return await off_loop(act, arguments.get("socket_timeout", SOCKET_TIMEOUT), late)
+
     def pipeline_publish_message(self, message: Any, expire: int | None = None, transaction: bool = True) -> int:
         """The same as :meth:`publish_message`, which is always one transaction; kept for its name."""
         return self._publish(to_payload(message), expire, False)
@@ -133,10 +167,16 @@ class RedisStore:
             using: The database; None for the default one.
         Raises:
             ValueError: ``message`` is nothing that can be sent. What Redis says comes after the commit.
+            SynchronousOnlyOperation: This is a coroutine, where Django has no transactions.
         """
         from django.db import transaction  # a publisher without a database does not load it
 
         payload = to_payload(message)
+        if in_event_loop():
+            raise SynchronousOnlyOperation(
+                "a coroutine has no transaction: call publish_on_commit() in the function that has it, which "
+                "sync_to_async() runs; or await apublish_message()"
+            )
         transaction.on_commit(lambda: self._publish(payload, expire, binary), using=using)
 
     def _publish(self, payload: bytes, expire: int | None, binary: bool) -> int:
