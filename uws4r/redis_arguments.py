@@ -189,6 +189,10 @@ def _seconds(value: Any) -> Any:
     return number
 
 
+def _interval(value: Any) -> Any:
+    return 0 if value == "0" or (value == 0 and value is not False) else _seconds(value)
+
+
 WORDS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0", ""), False),
@@ -236,6 +240,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "path": _text,
     "socket_timeout": _seconds,
     "socket_connect_timeout": _seconds,
+    "health_check_interval": _interval,
     "socket_keepalive": _yes_or_no,
     "retry_on_timeout": _yes_or_no,
     "max_connections": _whole(1),

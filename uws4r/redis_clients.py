@@ -97,7 +97,7 @@ def _client_or_trouble(arguments: dict[str, Any]) -> redis.Redis | str:
         read_values(pool.connection_kwargs)  # what stands behind the ? of a URL
         with suppress(OSError):  # of files another rule tells
             pool.connection_class(**pool.connection_kwargs)  # connects later; what it does not know it says now
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
+    except (TypeError, ValueError, AttributeError, KeyError, redis.RedisError) as error:
         return str(error)
     return client
 
