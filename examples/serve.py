@@ -90,12 +90,16 @@ def check_redis(url: str) -> None:
     """
     import redis
 
+    from uws4r.errors import ConfigurationError
+    from uws4r.redis_arguments import check_url
+
     try:
+        check_url(url)  # a # in a password makes a port of what is in front of it
         with redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as client:
             client.ping()
-    except (redis.RedisError, ValueError, TypeError) as error:
+    except (redis.RedisError, ConfigurationError, ValueError, TypeError) as error:
         cause = error.__cause__ or error.__context__
-        if isinstance(error, ValueError | TypeError):
+        if isinstance(error, ConfigurationError | ValueError | TypeError):
             reason = (
                 "is no URL of a Redis, such as redis://localhost:6379/0 (quote / ? # @ in a password: %2F %3F %23 %40)"
             )

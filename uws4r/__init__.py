@@ -3,15 +3,16 @@ WebSockets for Django sites on uWSGI, with Redis as the message queue.
 
 The modules in reading order, from the wire to the web; each imports only from those above it:
 
-- ``rfc6455`` the protocol's numbers, ``errors``, ``quoting`` for the log, ``shares`` of addresses, ``_deflate``
-  compression, ``_decoder`` what clients send, ``_frames`` what goes out, names of channels, duplicates
+- ``rfc6455`` the protocol's numbers, ``errors``, ``refusals`` what an error of Redis means, ``greeting`` how a
+  connection to it begins, ``quoting`` for the log, ``shares`` of addresses, ``_deflate`` compression, ``_decoder`` what
+  clients send, ``_frames`` what goes out, names of channels, duplicates
 - ``channels`` who is addressed, ``conf`` the settings
-- ``redis_clients`` of the settings, ``redis_store``, ``publisher``, ``subscriber`` the API of a site, ``orders`` to all
-  workers
+- ``redis_arguments`` in the settings, ``redis_clients`` made of them, ``threads`` for what may block, ``offloop`` the
+  same for coroutines, ``redis_store``, ``publisher``, ``subscriber`` the API of a site, ``orders`` to all workers
 - ``_connection`` one client, ``_channel`` one channel, ``_fanout`` who listens to what
 - ``_pipeline`` what Redis is told and says, ``_intake`` whose input is read next, ``_hub`` the C loop
 - ``link`` the one Redis connection, ``connector`` makes it
-- ``attachment`` what a hub is told, ``threads`` for what may block, ``counters``, ``_outbox`` what clients publish,
+- ``attachment`` what a hub is told, ``counters``, ``_outbox`` what clients publish,
   ``heartbeat``, ``fetches`` what clients find when they come, ``keeping`` how much Redis keeps of what they publish,
   ``keeper`` keeps a hub linked
 - ``hub`` decides, ``sessions`` whether logins still hold, ``recent`` orders, ``control`` carries them out

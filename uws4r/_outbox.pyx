@@ -20,6 +20,7 @@ from uws4r._pipeline cimport Pipeline
 
 from uws4r.errors import LinkError
 from uws4r.link import passes
+from uws4r.refusals import explained
 
 logger = logging.getLogger("uws4r.hub")
 
@@ -333,6 +334,5 @@ cdef class Outbox:
             self.quiet[kind] = until, unsaid + 1
             return
         self.quiet[kind] = now + LOG_PAUSE, 0
-        hint = " (the ACL of uws4r's Redis user has to allow it)" if kind == "NOPERM" else ""
         more = f"; {unsaid} more since the last such line" if unsaid else ""
-        logger.error("Redis refused %s: %s%s%s", what, error, hint, more)
+        logger.error("Redis refused %s: %s%s", what, explained(error), more)

@@ -38,6 +38,7 @@ from uws4r.logins import look, session_of
 from uws4r.overrides import calls_of, encoded, opcode_of, overrides
 from uws4r.quoting import brief, harmless, shown
 from uws4r.redis_clients import redis_client
+from uws4r.redis_store import raw
 from uws4r.subscriber import Recorder, RedisSubscriber, facility_of
 
 logger = logging.getLogger("uws4r.application")
@@ -59,8 +60,16 @@ class Greeting:
         self.messages: list[tuple[int, bytes]] = []
 
     def send(self, message: str | bytes) -> None:
-        """Queue a message behind the 101, in front of what is persisted."""
-        payload = message.encode() if isinstance(message, str) else bytes(message)
+        """
+        Queue a message behind the 101, in front of what is persisted.
+
+        Raises:
+            TypeError: It is neither a text nor bytes.
+        """
+        message = raw(message)
+        if not isinstance(message, (bytes, bytearray, memoryview)):
+            raise TypeError(f"a message is a text or bytes, not {type(message).__name__}")
+        payload = bytes(message)
         self.messages.append((opcode_of(is_text(payload)), payload))
 
 

@@ -9,6 +9,8 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterable
+from enum import Enum
+from numbers import Number
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -76,15 +78,16 @@ def session_keys(request: Any) -> list[str]:
     return [key] if key else []
 
 
-_told: set[str] = set()
+_told: set[tuple[str, str]] = set()
 
 
-def _tell_once(argument: str) -> None:
-    if argument not in _told:
-        _told.add(argument)
+def _tell_once(argument: str, what: str = "SELF") -> None:
+    if (argument, what) not in _told:
+        _told.add((argument, what))
         logger.info(
-            "SELF in `%s` is nobody for a request without a user, a group or a session "
+            "%s in `%s` is nobody for a request without a user, a group or a session "
             "(ws4redis had one channel for all of those); said once",
+            what,
             argument,
         )
 
@@ -101,27 +104,99 @@ def _outside() -> int:
     return level
 
 
+# What each argument has names of, and what to write in place of something else.
+_KINDS = {
+    "users": ("user", "the user, or what user.get_username() returns; not its pk"),
+    "groups": ("group", "the group, or its name; not its pk"),
+    "sessions": ("session", "the key: request.session.session_key"),
+}
+
+
+def _own_name(argument: str, value: Any) -> Any:
+    """Return what has the name of an object of Django's, as a function; None where it is no such object."""
+    if isinstance(value, type):
+        return None
+    if argument == "users" and callable(getattr(value, "get_username", None)):
+        # An anonymous user has no name, and no channel.
+        return lambda: str(value.get_username()) if getattr(value, "is_authenticated", True) else None
+    if argument == "groups" and hasattr(value, "pk") and isinstance(getattr(value, "name", None), str):
+        return lambda: value.name
+    if argument == "sessions" and hasattr(value, "session_key"):
+        return lambda: value.session_key
+    return None
+
+
+def name_of(argument: str, value: Any) -> str | None:
+    """
+    Return the name that an entry of ``users``, ``groups`` or ``sessions`` (the ``argument``) stands for.
+
+    Args:
+        value: A text, bytes of UTF-8, a user, a group, a session; or what is a text when it is asked for one, such as
+            a lazy text or a UUID.
+    Returns:
+        None for an anonymous user, and for a session without a key.
+    Raises:
+        ValueError: It is something else, and would be a name that nobody has.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)  # of an enumeration, too
+    if isinstance(value, Enum):
+        return name_of(argument, value.value)
+    if isinstance(value, (bytes, bytearray)):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise ValueError(f"Argument `{argument}` contains {value!r:.80}, which is no UTF-8") from None
+    own = _own_name(argument, value)
+    if own is not None:
+        return own()
+    kind, instead = _KINDS[argument]
+    wrong = (Number, list, tuple, dict, set, frozenset, memoryview, type)
+    if (
+        value is None
+        or isinstance(value, wrong)
+        or type(value).__str__ is object.__str__
+        or hasattr(value, "pk")  # another model's
+    ):
+        raise ValueError(f"Argument `{argument}` contains {value!r:.80}, which is no name of a {kind}: pass {instead}")
+    return str(value)
+
+
+def listed(argument: str, names: Any) -> Iterable[Any]:
+    """
+    Return ``users``, ``groups`` or ``sessions`` (the ``argument``) as an iterable of names.
+
+    Args:
+        names: An iterable of names. A plain string, a single user, group or session, ``True`` (for SELF) and ``False``
+            are the old forms.
+    Raises:
+        ValueError: Something else.
+    """
+    if type(names) in (list, tuple):  # as nearly always, in each handshake
+        return names
+    if names is False or names is None:
+        return ()
+    if names is True or isinstance(names, (str, SelfType)) or _own_name(argument, names) is not None:
+        warnings.warn(f"Wrap {argument}={names!r} into a list or tuple", DeprecationWarning, _outside())
+        return [SELF if names is True else names]
+    if not isinstance(names, Iterable) or isinstance(names, (bytes, bytearray)):
+        raise ValueError(f"Argument `{argument}` must be a list or tuple, not {names!r}")
+    return names
+
+
 def resolve(argument: str, names: Any, request: Any) -> list[str]:
     """
     Return the names that ``users``, ``groups`` or ``sessions`` (the ``argument``) stands for.
 
     Args:
-        names: An iterable of names, which may contain :data:`SELF`. A plain string, ``True`` (for SELF)
-            and ``False`` are the old forms.
+        names: An iterable of names (see :func:`name_of`), which may contain :data:`SELF`; or an old form.
     Raises:
         ValueError: Something else; or SELF, but no request to take it from.
     """
     if names == ():
         return []
-    if names is True or isinstance(names, (str, SelfType)):
-        warnings.warn(f"Wrap {argument}={names!r} into a list or tuple", DeprecationWarning, _outside())
-        names = [SELF if names is True else names]
-    elif names is False or names is None:
-        names = ()
-    if not isinstance(names, Iterable) or isinstance(names, (bytes, bytearray)):
-        raise ValueError(f"Argument `{argument}` must be a list or tuple, not {names!r}")
     resolved: list[str] = []
-    for name in names:
+    for name in listed(argument, names):
         if isinstance(name, SelfType):
             if request is None:
                 raise ValueError(f"SELF in `{argument}` needs a request: pass request=…")
@@ -129,9 +204,37 @@ def resolve(argument: str, names: Any, request: Any) -> list[str]:
             if not own:
                 _tell_once(argument)
             resolved += own
+        elif (text := name_of(argument, name)) is not None:
+            resolved.append(text)
         else:
-            resolved.append(str(name))
+            _tell_once(argument, type(name).__name__)
     return list(dict.fromkeys(resolved))
+
+
+def at_hand(names: Any) -> bool:
+    """Whether ``users``, ``groups`` or ``sessions`` have their names in them; others may ask a database."""
+
+    def plain(value: Any) -> bool:
+        # By the type itself: to ask a lazy object for its class is to load it.
+        return issubclass(type(value), (str, bytes, bytearray, Number, type(None))) and value is not True
+
+    return plain(names) or (type(names) in (list, tuple, set, frozenset) and all(map(plain, names)))
+
+
+def facility_name(facility: Any) -> str:
+    """
+    Return a facility as a text; a lazy text and a whole number are taken for what they look like.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if isinstance(facility, str):
+        return str.__str__(facility)
+    if isinstance(facility, (bytes, bytearray, bool, list, tuple, dict, set, type)) or facility is None:
+        raise ValueError(f"facility must be a text, not {facility!r:.80}")
+    if not isinstance(facility, int) and type(facility).__str__ is object.__str__:
+        raise ValueError(f"facility must be a text, not {facility!r:.80}")
+    return str(facility)
 
 
 def channels_for(
@@ -151,6 +254,7 @@ def channels_for(
         request: Where :data:`SELF` takes its names from; an anonymous user has none.
         prefix: Put in front of every name, without the separating colon.
     """
+    facility = facility_name(facility)
     names = [join_name(prefix, "session", key, facility) for key in resolve("sessions", sessions, request)]
     names += [join_name(prefix, "user", name, facility) for name in resolve("users", users, request)]
     names += [join_name(prefix, "group", name, facility) for name in resolve("groups", groups, request)]

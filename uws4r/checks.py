@@ -22,6 +22,7 @@ from uws4r.channels import AUDIENCES
 from uws4r.conf import SETTINGS, conf
 from uws4r.errors import ConfigurationError
 from uws4r.handshake import TOKEN
+from uws4r.redis_arguments import WrongKind, WrongUrl
 from uws4r.redis_clients import make_client
 from uws4r.subscriber import RedisSubscriber
 from uws4r.threads import within
@@ -63,16 +64,26 @@ def connection_in(form: str) -> Callable[[Any], Problem]:
         if form_of(value) != form:
             return None
         try:
-            pool = make_client(value).connection_pool
-            arguments = pool.connection_kwargs
-            pool.connection_class(**arguments)  # connects later; what it does not know it says now
+            make_client(value)
+        except (WrongUrl, WrongKind):
+            return None  # other rules tell
         except ConfigurationError as error:
             return f"is no connection: {error}"
-        except Exception as error:  # a wrong value may raise anything; of files another rule tells
-            return None if isinstance(error, OSError) else f"is no connection: {error}"
-        for name, kind in (("host", str), ("port", int), ("db", int), ("path", str)):
-            if not isinstance(arguments.get(name, kind()), kind):
-                return f"is no connection: {name!r} is {arguments[name]!r}"
+        except Exception as error:  # a wrong value may raise anything
+            return f"is no connection: {error}"
+        return None
+
+    return problem
+
+
+def connection_without(kind: type[ConfigurationError]) -> Callable[[Any], Problem]:
+    def problem(value: Any) -> Problem:
+        try:
+            make_client(value)
+        except kind as error:
+            return str(error).removeprefix("WS4REDIS_CONNECTION")
+        except ConfigurationError:
+            pass  # another rule tells
         return None
 
     return problem
@@ -244,6 +255,18 @@ RULES = (
         '{"cache": "default"}, the name of an entry of CACHES that is a Redis',
     ),
     Rule("uws4r.E031", "WS4REDIS_CONNECTION", certificates, "the path of a file that the workers' user can read"),
+    Rule(
+        "uws4r.E041",
+        "WS4REDIS_CONNECTION",
+        connection_without(WrongUrl),
+        'a URL such as "redis://user:pass%23word@localhost:6379/0", or a dictionary with the password as it is',
+    ),
+    Rule(
+        "uws4r.E042",
+        "WS4REDIS_CONNECTION",
+        connection_without(WrongKind),
+        'a dictionary such as {"host": "localhost", "port": 6379, "db": 0, "socket_timeout": 5, "ssl": False}',
+    ),
     Rule("uws4r.E032", "UWS4R_MODE", mode, '"detached" or "native"'),
     Rule("uws4r.E036", "UWS4R_MESSAGE_TIMEOUT", number(0, int, float), "seconds such as 60, or 0 for any time"),
     Rule("uws4r.E037", "UWS4R_RECEIVE_BUFFER", number(1, int), "bytes such as 67108864"),
@@ -283,7 +306,8 @@ def _wrong_values() -> Iterator[CheckMessage]:
             hint = f"Write {value.replace('ws4redis', 'uws4r', 1)!r}."
         # A connection may hold a password.
         shown = f" = {value!r:.80}" if rule.name != "WS4REDIS_CONNECTION" else ""
-        yield Error(f"{rule.name}{shown} {problem}", hint=hint, id=rule.id)
+        space = "" if problem.startswith(":") else " "
+        yield Error(f"{rule.name}{shown}{space}{problem}", hint=hint, id=rule.id)
 
 
 def unknown_settings(**kwargs: Any) -> list[CheckMessage]:

@@ -6,6 +6,7 @@ exists under both names the new one wins. Nothing else in uws4r reads its settin
 """
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
@@ -13,6 +14,32 @@ from django.utils.functional import empty
 
 attribute_of = object.__getattribute__
 EMBEDDED_REDIS = "UWS4R_EMBEDDED_REDIS"  # set by a runserver that has started a Redis, for its children
+
+
+class Hidden(dict[str, Any]):
+    """A dictionary that may hold a password: what it looks like in a traceback shows its keys only."""
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(f'{key!r}: …' for key in self)}}}"
+
+    @property
+    def key(self) -> "HiddenText":
+        """A text that is another one for other contents."""
+        return HiddenText(dict.__repr__(self))
+
+
+class HiddenText(str):
+    """A text that may hold a password, and does not show it in a traceback."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'…'"
+
+    @property
+    def key(self) -> "HiddenText":
+        """See :attr:`Hidden.key`."""
+        return self
 
 
 class Conf:
@@ -33,9 +60,10 @@ class Conf:
             name = "UWS4R_" + name[9:]
         return getattr(held, name, default)
 
-    def cache(self, alias: str) -> dict[str, Any] | None:
+    def cache(self, alias: str) -> Hidden | None:
         """Return an entry of Django's ``CACHES``, None where there is none."""
-        return settings.CACHES.get(alias)
+        entry = settings.CACHES.get(alias)
+        return None if entry is None else Hidden(entry)
 
     @property
     def WEBSOCKET_URL(self) -> str:
@@ -49,7 +77,10 @@ class Conf:
 
         The environment variable :data:`EMBEDDED_REDIS`, where it is set, says what ``{}`` means.
         """
-        return self._get("WS4REDIS_CONNECTION", None) or os.environ.get(EMBEDDED_REDIS) or {}
+        configured = self._get("WS4REDIS_CONNECTION", None) or os.environ.get(EMBEDDED_REDIS) or {}
+        if isinstance(configured, str):
+            return HiddenText(configured)
+        return Hidden(configured) if isinstance(configured, Mapping) else configured
 
     @property
     def WS4REDIS_PREFIX(self) -> str:

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from uws4r.errors import ConfigurationError
 from uws4r.link import open_connection, require_master
+from uws4r.refusals import explained
 
 logger = logging.getLogger("uws4r.link")
 
@@ -115,7 +116,7 @@ class Connector:
         except ConfigurationError as error:
             message, final = str(error), True
         except (RedisError, OSError) as error:
-            message, final = str(error), False
+            message, final = explained(error), False
         except Exception as error:
             logger.exception("connecting to Redis failed in an unforeseen way")
             message, final = str(error), True

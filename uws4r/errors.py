@@ -13,6 +13,23 @@ class ConfigurationError(Uws4rError):
     """The site, uWSGI or Redis is set up so that websockets cannot work; the text says what to change."""
 
 
+class RedisUnfit(ConfigurationError):
+    """
+    This Redis cannot do what websockets need, and trying again will not cure that.
+
+    Args:
+        seen: What it has said.
+        means: What that means.
+        change: What to change.
+    """
+
+    def __init__(self, seen: str, means: str, change: str) -> None:
+        super().__init__(f"{means} ({seen}). Change: {change}")
+        self.seen = seen
+        self.means = means
+        self.change = change
+
+
 class ProtocolError(Uws4rError):
     """The peer broke RFC 6455; answer with a close frame carrying ``close_code``."""
 

@@ -23,7 +23,8 @@ from uws4r._outbox import Outbox
 from uws4r.connector import LONGEST_PAUSE, Connector
 from uws4r.errors import LinkError
 from uws4r.fetches import Fetches
-from uws4r.link import Link, is_replica, passes
+from uws4r.greeting import is_replica
+from uws4r.link import Link, passes
 from uws4r.rfc6455 import CloseCode
 
 logger = logging.getLogger("uws4r.link")

@@ -17,7 +17,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from uws4r._pipeline import Pipeline
-from uws4r.errors import ConfigurationError
+from uws4r.errors import RedisUnfit
+from uws4r.greeting import greeting_of, is_replica
+from uws4r.refusals import ADVICE, code_of, said
 
 logger = logging.getLogger("uws4r.link")
 
@@ -37,26 +39,20 @@ def passes(error: object) -> bool:
     return isinstance(error, hiredis.ReplyError) and str(error).partition(" ")[0] in PASSING
 
 
-def is_replica(greeting: Any) -> bool:
-    """Whether an answer to HELLO comes from a replica."""
-    told = greeting if isinstance(greeting, dict) else {}
-    return told.get(b"role", told.get("role")) in (b"replica", b"slave", "replica", "slave")
-
-
 def open_connection(connection: RedisConnection) -> None:
     """
     Connect, and make sure that the server speaks RESP3.
 
     Raises:
-        ConfigurationError: Redis is too old, or refuses us in a way that trying again will not cure.
+        RedisUnfit: Redis is too old, or refuses us in a way that trying again will not cure.
         redis.RedisError, OSError: It cannot be reached now.
     """
     try:
         connection.connect()
     except BaseException as error:
         connection.disconnect()
-        if isinstance(error, ResponseError) and ("HELLO" in str(error) or "NOPROTO" in str(error)):
-            raise ConfigurationError(f"uws4r needs Redis 6 or newer (RESP3): {error}") from error
+        if isinstance(error, ResponseError) and code_of(error) == "NOPROTO":
+            raise RedisUnfit(said(error), *ADVICE["NOPROTO"]) from None
         raise
 
 
@@ -67,7 +63,7 @@ def require_master(connection: RedisConnection) -> None:
     Raises:
         redis.ConnectionError: It is to a replica: what is published there reaches only who listens there.
     """
-    if is_replica(getattr(connection, "handshake_metadata", None)):
+    if is_replica(greeting_of(connection)):
         connection.disconnect()
         raise RedisConnectionError("it is a replica, and only a master will do")
 

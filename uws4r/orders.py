@@ -14,7 +14,9 @@ from uuid import uuid4
 import redis
 
 from uws4r.conf import conf
+from uws4r.errors import ConfigurationError
 from uws4r.redis_clients import redis_client
+from uws4r.refusals import explained
 
 logger = logging.getLogger("uws4r.orders")
 
@@ -33,8 +35,8 @@ def tell(**order: Any) -> None:
     """
     try:
         redis_client().publish(control_channel(), json.dumps(order))
-    except (redis.RedisError, OSError) as error:
-        logger.warning("no worker could be told to %s: %s", order.get("do"), error)
+    except (redis.RedisError, OSError, ConfigurationError) as error:
+        logger.warning("no worker could be told to %s: %s", order.get("do"), explained(error))
 
 
 def ask(timeout: float = 3.0, **order: Any) -> list[dict[str, Any]]:

@@ -4,11 +4,17 @@ Publishing from anywhere: a view, a Celery task, a management command, a shell.
 Needs Django's settings and Redis, nothing else of uws4r's server side.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
+
 from uws4r._frames import unwrap
-from uws4r.channels import AUDIENCES, channels_for
+from uws4r.channels import AUDIENCES, Channel, at_hand, channels_for
 from uws4r.conf import conf
+from uws4r.offloop import in_event_loop
 from uws4r.redis_clients import carried_out, redis_client
 from uws4r.redis_store import SELF, RedisStore
 
@@ -24,6 +30,7 @@ class RedisPublisher(RedisStore):
         request: Where SELF takes its names from.
 
     ``RedisPublisher()`` without arguments publishes to nobody and is good for :meth:`fetch_message`.
+    A publisher made in a coroutine finds out whom SELF means when it first publishes, with :meth:`apublish_message`.
     """
 
     def __init__(
@@ -36,16 +43,45 @@ class RedisPublisher(RedisStore):
         users: Any = (),
         sessions: Any = (),
     ) -> None:
+        self._find: Callable[[], set[str]] | None = None  # what finds the names, where they are not known yet
         super().__init__()
         redis_client()  # a wrong setting is an error here, not at the first message
-        self._addressed = any(value not in (False, (), None) for value in (broadcast, groups, users, sessions))
+        # Nothing is compared that is not a tuple: a lazy user would be loaded.
+        self._addressed = any(
+            value is not None and value is not False and not (type(value) is tuple and not value)
+            for value in (broadcast, groups, users, sessions)
+        )
         if facility is None:
             if broadcast or groups or users or sessions:
                 raise ValueError("RedisPublisher needs a facility to publish to: facility='…'")
             return
-        self._publishers = self._get_message_channels(
-            request=request, facility=facility, broadcast=broadcast, groups=groups, users=users, sessions=sessions
-        )
+        whom = {"groups": groups, "users": users, "sessions": sessions}
+        find = partial(self._get_message_channels, request=request, facility=facility, broadcast=broadcast, **whom)
+        if in_event_loop() and not all(map(at_hand, whom.values())):
+            self._find = find  # which asks the database, or the store of the sessions
+        else:
+            self._publishers = find()
+
+    @property
+    def _publishers(self) -> set[str]:
+        if (find := self._find) is not None:
+            try:
+                names = find()
+            except SynchronousOnlyOperation:
+                raise SynchronousOnlyOperation(
+                    "whom SELF means has to be looked up in a database: await apublish_message() in a coroutine"
+                ) from None
+            self._names, self._find = names, None  # in this order, for other threads
+        return self._names
+
+    @_publishers.setter
+    def _publishers(self, names: set[str]) -> None:
+        self._names, self._find = names, None
+
+    async def _find_names(self) -> None:
+        if self._find is not None:
+            # Where the site's own database connections are.
+            await sync_to_async(lambda: self._publishers, thread_sensitive=True)()
 
     def fetch_message(self, request: Any, facility: str, audience: str = "any") -> bytes | None:
         """
@@ -58,10 +94,19 @@ class RedisPublisher(RedisStore):
             ValueError: Another audience.
             QueueError: Redis does not answer, or refuses; a ``redis.RedisError``, too.
         """
+        return self._first(self._sought(request, facility, audience))
+
+    async def afetch_message(self, request: Any, facility: str, audience: str = "any") -> bytes | None:
+        """The same as :meth:`fetch_message`, in a coroutine: the event loop goes on meanwhile."""
+        channels = await sync_to_async(self._sought, thread_sensitive=True)(request, facility, audience)
+        return await self._asked(partial(self._first, channels))
+
+    @staticmethod
+    def _sought(request: Any, facility: str, audience: str) -> list[Channel]:
         if audience != "any" and audience not in AUDIENCES:
             raise ValueError(f"audience is {audience!r}, not one of any, {', '.join(AUDIENCES)}")
         wanted = {name: audience in ("any", name) for name in AUDIENCES}
-        channels = channels_for(
+        return channels_for(
             facility,
             prefix=conf.WS4REDIS_PREFIX,
             request=request,
@@ -70,6 +115,8 @@ class RedisPublisher(RedisStore):
             users=[SELF] if wanted["user"] and request is not None else (),
             sessions=[SELF] if wanted["session"] and request is not None else (),
         )
+
+    def _first(self, channels: list[Channel]) -> bytes | None:
         if not channels:
             return None
         client = self._connection

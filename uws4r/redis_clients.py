@@ -1,27 +1,28 @@
 """
-From ``WS4REDIS_CONNECTION``, in each of its forms, to Redis: clients for publishing, connections for the hubs' links.
+From ``WS4REDIS_CONNECTION`` to Redis: clients for publishing, connections for the hubs' links.
 
 A client's connections come from one pool for each process and each setting, made on first use. redis-py's pools
 notice a fork, so a pool made before it serves the child as well.
 """
 
 import copy
-import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis
-from django.utils.module_loading import import_string
 from redis.backoff import NoBackoff
 from redis.connection import Connection
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from uws4r.conf import conf
+from uws4r.conf import Hidden, HiddenText, conf
 from uws4r.errors import ConfigurationError, QueueError, QueueRefused, QueueTimeout, QueueUnreachable
+from uws4r.greeting import beginning, is_replica
+from uws4r.redis_arguments import arguments_of, read_values
+from uws4r.refusals import code_of, explained, said
 
 SOCKET_TIMEOUT = 5.0  # seconds until a publisher gives up, unless WS4REDIS_CONNECTION says otherwise
 SENTINEL_TIMEOUT = 1.0  # seconds until the next sentinel is asked
@@ -31,6 +32,13 @@ ROLE_PAUSE = 1.0  # seconds between two looks whether publishers still have a ma
 _clients: dict[str, redis.Redis] = {}  # by setting; a client is safe to share between threads
 _clients_lock = threading.Lock()
 stand_ins: list[Any] = []  # in a test, what stands for Redis: see uws4r.testing
+
+
+class Client(redis.Redis):
+    """A client that does not show the arguments of its connections, as some versions of redis-py do."""
+
+    def __repr__(self) -> str:
+        return f"<redis.Redis at {where(self)}>"
 
 
 class Sentinels(Sentinel):
@@ -46,75 +54,7 @@ class Sentinels(Sentinel):
         return address
 
 
-# ---------------------------------------------------------------- the forms of the setting
-
-
-def arguments_of(configured: Any) -> dict[str, Any]:
-    """
-    Return a value of ``WS4REDIS_CONNECTION`` as a dictionary, where it names a cache that cache's connection.
-
-    Raises:
-        ConfigurationError: It is none.
-    """
-    if isinstance(configured, str):
-        return {"url": configured}
-    if not isinstance(configured, Mapping):
-        raise ConfigurationError(f"WS4REDIS_CONNECTION must be a URL or a dictionary, not {type(configured).__name__}")
-    arguments = dict(configured)
-    if "cache" in arguments:
-        arguments = {**of_cache(arguments.pop("cache")), **arguments}
-    return arguments
-
-
-def of_cache(alias: str) -> dict[str, Any]:
-    """
-    Return the connection of an entry of ``CACHES``, of Django's own backend for Redis or of django-redis.
-
-    Raises:
-        ConfigurationError: There is no such entry, or it is no Redis.
-    """
-    entry = conf.cache(alias)
-    if entry is None:
-        raise ConfigurationError(f"WS4REDIS_CONNECTION names the cache {alias!r}, which CACHES does not have")
-    backend = entry.get("BACKEND")
-    try:
-        kinds = [kind.__module__ for kind in import_string(str(backend)).__mro__]
-    except Exception as error:  # importing a site's module may raise anything
-        raise ConfigurationError(f"the BACKEND of CACHES[{alias!r}] cannot be imported: {error}") from error
-    location = entry.get("LOCATION") or ""
-    # The first is the one that takes writes.
-    url = re.split("[;,]", location)[0].strip() if isinstance(location, str) else str([*location, ""][0])
-    options = dict(entry.get("OPTIONS") or {})
-    if any(kind.startswith("django_redis.") for kind in kinds):
-        return _of_django_redis(url, options)
-    if "django.core.cache.backends.redis" not in kinds:
-        raise ConfigurationError(f"CACHES[{alias!r}] is no Redis: its BACKEND is {backend!r}")
-    for name in ("serializer", "pool_class", "parser_class"):  # the cache's own business
-        options.pop(name, None)
-    return {"url": url, **options}
-
-
-def _of_django_redis(url: str, options: dict[str, Any]) -> dict[str, Any]:
-    names = {
-        "USERNAME": "username",
-        "PASSWORD": "password",
-        "SOCKET_TIMEOUT": "socket_timeout",
-        "SOCKET_CONNECT_TIMEOUT": "socket_connect_timeout",
-    }
-    arguments = {ours: options[theirs] for theirs, ours in names.items() if options.get(theirs) is not None}
-    arguments.update(options.get("CONNECTION_POOL_KWARGS") or {})
-    if not options.get("SENTINELS"):
-        return {"url": url, **arguments}
-    parts = urlsplit(url)  # its host is the service, in small letters, as django-redis reads it
-    if parts.scheme == "rediss":
-        arguments.setdefault("ssl", True)
-    return {
-        "sentinels": options["SENTINELS"],
-        "service_name": parts.hostname,
-        "sentinel_kwargs": options.get("SENTINEL_KWARGS") or {},
-        "db": int(parts.path.strip("/") or 0),
-        **arguments,
-    }
+# ---------------------------------------------------------------- what is made of the setting
 
 
 def make_client(configured: Any) -> redis.Redis:
@@ -133,37 +73,58 @@ def make_client(configured: Any) -> redis.Redis:
         # redis-py notices a connection that has died in the pool over RESP2, over RESP3 not always.
         "protocol": 2,
     }
-    try:
-        # Payloads are bytes; a site that set decode_responses for its own clients means no harm.
-        arguments = {**defaults, **arguments_of(configured), "decode_responses": False}
-        if "sentinels" in arguments or "service_name" in arguments:
-            return _of_sentinels(arguments)
-        if "url" in arguments:
-            return redis.Redis.from_url(arguments.pop("url"), **arguments)
-        return redis.Redis(**arguments)
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
+    # Payloads are bytes; a site that set decode_responses for its own clients means no harm.
+    arguments = Hidden({**defaults, **arguments_of(configured), "decode_responses": False})
+    arguments["redis_connect_func"] = beginning(arguments.get("redis_connect_func"))
+    client = _client_or_trouble(arguments)
+    if isinstance(client, str):
         raise ConfigurationError(
-            f"WS4REDIS_CONNECTION must be a URL or a dictionary of redis.Redis' arguments: {error}"
-        ) from error
+            f"WS4REDIS_CONNECTION must be a URL or a dictionary of redis.Redis' arguments: {client}"
+        )
+    return client
+
+
+def _client_or_trouble(arguments: dict[str, Any]) -> redis.Redis | str:
+    # Returns what is wrong and does not raise it: the variables here, and those of redis-py, would be shown.
+    try:
+        if "sentinels" in arguments or "service_name" in arguments:
+            client = _of_sentinels(arguments)
+        elif "url" in arguments:
+            client = Client.from_url(arguments.pop("url"), **arguments)
+        else:
+            client = Client(**arguments)
+        pool = client.connection_pool
+        read_values(pool.connection_kwargs)  # what stands behind the ? of a URL
+        with suppress(OSError):  # of files another rule tells
+            pool.connection_class(**pool.connection_kwargs)  # connects later; what it does not know it says now
+    except (TypeError, ValueError, AttributeError, KeyError, redis.RedisError) as error:
+        return str(error)
+    return client
+
+
+def _wrong_in(sentinels: Any) -> str | None:
+    if not isinstance(sentinels, (list, tuple)) or not sentinels:
+        return "must be a list of pairs (host, port)"
+    for pair in sentinels:
+        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[1], int)):
+            shown = "a URL" if "://" in str(pair) else repr(pair)  # which may hold a password
+            return f"has {shown}, which is no pair (host, port)"
+    return None
 
 
 def _of_sentinels(arguments: dict[str, Any]) -> redis.Redis:
-    sentinels, service = arguments.pop("sentinels", None), arguments.pop("service_name", None)
-    if not isinstance(sentinels, (list, tuple)) or not sentinels:
-        raise ConfigurationError("WS4REDIS_CONNECTION['sentinels'] must be a list of pairs (host, port)")
-    for pair in sentinels:
-        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[1], int)):
-            raise ConfigurationError(f"WS4REDIS_CONNECTION['sentinels'] has {pair!r}, which is no pair (host, port)")
+    service = arguments.pop("service_name", None)
+    if (wrong := _wrong_in(arguments.get("sentinels"))) is not None:
+        raise ConfigurationError(f"WS4REDIS_CONNECTION['sentinels'] {wrong}")
     if not isinstance(service, str) or not service:
         raise ConfigurationError("WS4REDIS_CONNECTION['service_name'] must be the sentinels' name of the master")
     timeouts = {"socket_timeout": SENTINEL_TIMEOUT, "socket_connect_timeout": SENTINEL_TIMEOUT}
     always = {"retry": Retry(NoBackoff(), 0), "protocol": 2}
-    sentinel_kwargs = {**timeouts, **always, **(arguments.pop("sentinel_kwargs", None) or {})}
+    sentinel_kwargs = Hidden({**timeouts, **always, **(arguments.pop("sentinel_kwargs", None) or {})})
+    read_values(sentinel_kwargs)
+    sentinel_kwargs["redis_connect_func"] = beginning(sentinel_kwargs.get("redis_connect_func"))
     least = arguments.pop("min_other_sentinels", 0)
-    return Sentinels(sentinels, least, sentinel_kwargs, **arguments).master_for(service)
-
-
-# ---------------------------------------------------------------- what is made of it
+    return Sentinels(arguments.pop("sentinels"), least, sentinel_kwargs, **arguments).master_for(service, Client)
 
 
 def site_client() -> redis.Redis:
@@ -174,9 +135,9 @@ def site_client() -> redis.Redis:
         ConfigurationError: The setting is none that redis-py takes.
     """
     configured = conf.WS4REDIS_CONNECTION
-    key = repr(configured)
-    if isinstance(configured, Mapping) and "cache" in configured:
-        key += repr(conf.cache(configured["cache"]))
+    key = configured.key if isinstance(configured, (Hidden, HiddenText)) else repr(configured)
+    if isinstance(configured, Hidden) and "cache" in configured and (entry := conf.cache(configured["cache"])):
+        key = HiddenText(key + entry.key)
     client = _clients.get(key)
     if client is None:
         with _clients_lock:
@@ -195,6 +156,7 @@ def link_connection() -> Connection:
     # redis-py's maintenance notifications are pushes that nobody here would read.
     arguments = {name: value for name, value in pool.connection_kwargs.items() if "maint" not in name}
     arguments.update(protocol=3, client_name="uws4r", retry=Retry(NoBackoff(), 0), health_check_interval=0)
+    arguments["redis_connect_func"] = beginning(arguments.get("redis_connect_func"), conf.WS4REDIS_PREFIX)
     return pool.connection_class(**arguments)
 
 
@@ -236,7 +198,7 @@ def carried_out(client: Any, act: Callable[[], Any]) -> Any:
         gone = isinstance(error, (redis.ConnectionError, redis.TimeoutError, OSError))
         if gone or _demoted(error):
             forsake(client)
-        raise _told(error, where(client)) from error
+        raise _told(error, where(client)) from without_frames(error)
 
 
 def follow_master(client: Any, stores: bool) -> None:
@@ -251,29 +213,33 @@ def follow_master(client: Any, stores: bool) -> None:
     """
     if not isinstance(client, redis.Redis):
         return
-    pool: Any = client.connection_pool
-    sentinels = isinstance(pool, SentinelConnectionPool)
+    sentinels = isinstance(_pool(client), SentinelConnectionPool)
     now = time.monotonic()
-    if (stores and not sentinels) or now < getattr(pool, "uws4r_looks_at", 0.0):
+    if (stores and not sentinels) or now < getattr(_pool(client), "uws4r_looks_at", 0.0):
         return
 
     def look() -> None:
+        protocol = _pool(client).connection_kwargs.get("protocol")
         try:
-            told = client.execute_command("HELLO", 3 if pool.connection_kwargs.get("protocol") in (3, "3") else 2)
+            told = client.execute_command("HELLO", 3 if protocol in (3, "3") else 2)
         except redis.ResponseError:
             return  # may not ask
-        words = told if isinstance(told, dict) else dict(zip(told[::2], told[1::2], strict=False))
-        if words.get(b"role", words.get("role")) in (b"replica", b"slave", "replica", "slave"):
+        if is_replica(told):
             raise redis.ReadOnlyError("it is a replica, and only a master will do")
 
     if sentinels:
         try:
-            pool.get_master_address()  # which closes the idle connections where it is another one
+            _pool(client).get_master_address()  # which closes the idle connections where it is another one
         except redis.RedisError:
             pass  # no sentinel answers: the master is what there is
     if not stores:
         carried_out(client, look)
-    pool.uws4r_looks_at = now + ROLE_PAUSE
+    _pool(client).uws4r_looks_at = now + ROLE_PAUSE
+
+
+def _pool(client: Any) -> Any:
+    # Never in a variable of a function that raises: some versions of redis-py show its password.
+    return getattr(client, "connection_pool", None)
 
 
 def forsake(client: Any) -> None:
@@ -288,9 +254,26 @@ def _demoted(error: BaseException) -> bool:
     return isinstance(error, redis.ReadOnlyError) or isinstance(error.__context__, redis.ReadOnlyError)
 
 
+def without_frames(error: BaseException) -> BaseException:
+    """
+    Return an error of redis-py without its traceback, and so those that it was raised from.
+
+    Django's page of a bug (``DEBUG``) and services that collect errors show the variables of each frame, and redis-py's
+    hold the password.
+    """
+    before: BaseException | None = error
+    for _ in range(8):
+        if before is None:
+            break
+        before.__traceback__ = None
+        before = before.__cause__ or before.__context__
+    return error
+
+
 def _told(error: Exception, place: str) -> QueueError:
     if isinstance(error, (redis.TimeoutError, TimeoutError)):
-        return QueueTimeout(f"Redis ({place}) does not answer in time, and may yet do what it was told: {error}")
+        return QueueTimeout(f"Redis ({place}) does not answer in time, and may yet do what it was told: {said(error)}")
     if isinstance(error, redis.ResponseError):
-        return QueueRefused(f"Redis ({place}) refuses: {error}")
-    return QueueUnreachable(f"Redis ({place}) cannot be reached: {error}")
+        return QueueRefused(f"Redis ({place}) refuses: {explained(error)}")
+    verb = "refuses" if code_of(error) else "cannot be reached"
+    return QueueUnreachable(f"Redis ({place}) {verb}: {explained(error)}")

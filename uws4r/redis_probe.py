@@ -4,7 +4,6 @@ Whether a Redis is one that a site can work with: reached, new enough, allowed w
 What may be done is tried, not read from an ACL, on channels and keys of the doctor's own; keys last a second.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -15,10 +14,12 @@ from uws4r._pipeline import PUBLISH_SCRIPT
 from uws4r.channels import channels_for
 from uws4r.conf import conf
 from uws4r.diagnosis import FAILED, OK, Finding
-from uws4r.errors import ConfigurationError
+from uws4r.errors import ConfigurationError, RedisUnfit
+from uws4r.greeting import greeting_of
 from uws4r.link import open_connection
 from uws4r.orders import control_channel
 from uws4r.redis_clients import link_connection, make_client, site_client, where
+from uws4r.refusals import advice, code_of, said
 from uws4r.threads import within
 
 CONNECTION = "settings.py: WS4REDIS_CONNECTION"
@@ -27,17 +28,17 @@ REDIS_ERRORS = (redis.RedisError, OSError, ConfigurationError)
 
 def of_redis(error: Exception) -> Finding:
     """Return why Redis cannot be used."""
-    seen = str(error) or type(error).__name__
+    if isinstance(error, RedisUnfit):
+        return Finding(FAILED, error.seen, error.means, error.change)
+    seen = said(error)
     if isinstance(error, ConfigurationError):
-        means = "this server does not speak RESP3, which Redis does from 6 on"
-        return Finding(FAILED, seen, means, f"a newer Redis (or Valkey); {CONNECTION} where it is another one")
-    if isinstance(error, redis.BusyLoadingError):
-        return Finding(FAILED, seen, "Redis reads its data yet", "nothing: ask again in a moment")
-    if isinstance(error, redis.AuthenticationError) or "WRONGPASS" in seen:
-        return Finding(FAILED, seen, "Redis wants another user or password", f"{CONNECTION}: username, password")
+        return Finding(FAILED, seen, "", CONNECTION)
     if forbidden(error):
         change = f"redis-cli ACL SETUSER {user()} +@connection"
         return Finding(FAILED, seen, "an ACL of Redis forbids what opens a connection", change)
+    known = advice(error)
+    if known is not None:
+        return Finding(FAILED, seen, *known)
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError, OSError)):
         change = f"is Redis running (redis-cli ping)? {CONNECTION}: host, port, ssl, unix_socket_path"
         return Finding(FAILED, seen, "Redis cannot be reached from this process", change)
@@ -46,9 +47,7 @@ def of_redis(error: Exception) -> Finding:
 
 def forbidden(error: Exception) -> bool:
     """Whether an ACL of Redis is the reason."""
-    known = isinstance(error, redis.exceptions.NoPermissionError)
-    said = r"NOPERM|ACL failure|no permissions|executing the script can't"
-    return known or re.search(said, str(error), re.IGNORECASE) is not None
+    return code_of(error) == "NOPERM"
 
 
 def user() -> str:
@@ -82,8 +81,7 @@ def _greet(timeout: float) -> dict[str, str]:
     connection.socket_timeout = connection.socket_connect_timeout = timeout
     try:
         open_connection(connection)
-        told: Any = getattr(connection, "handshake_metadata", None) or {}  # the answer to HELLO
-        return {_text(key): _text(value) for key, value in told.items()}
+        return {key: str(value) for key, value in greeting_of(connection).items()}
     finally:
         connection.disconnect()
 
@@ -107,8 +105,8 @@ def of_permissions(facility: str, timeout: float) -> Finding:
                 act()
             except redis.ResponseError as error:
                 if not forbidden(error):
-                    means = "Redis is reached, and refuses a command that is needed"
-                    return Finding(FAILED, f"{command}: {error}", means, "redis.conf: maxmemory, save, replicaof")
+                    finding = of_redis(error)
+                    return finding._replace(seen=f"{command}: {finding.seen}")
                 refused.append((f"{command} {pattern}".rstrip(), _grant(str(error), command, pattern)))
             else:
                 done.append(command)

@@ -2,22 +2,38 @@
 
 import json
 import logging
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from django.core.exceptions import SynchronousOnlyOperation
+from django.utils.functional import Promise
 
 from uws4r._frames import wrap
 from uws4r.channels import SELF, channels_for
 from uws4r.conf import conf
-from uws4r.redis_clients import carried_out, follow_master, redis_client
+from uws4r.errors import QueueTimeout
+from uws4r.offloop import MOST_THREADS, in_event_loop, off_loop
+from uws4r.redis_clients import SOCKET_TIMEOUT, carried_out, follow_master, redis_client, where
 
 __all__ = ["SELF", "RedisMessage", "RedisStore"]
 
 logger = logging.getLogger("uws4r.publisher")
+
+Result = TypeVar("Result")
 
 
 def is_heartbeat(payload: bytes | bytearray) -> bool:
     """Whether these bytes are ``WS4REDIS_HEARTBEAT``, which stands for no message."""
     heartbeat = conf.WS4REDIS_HEARTBEAT
     return heartbeat is not None and payload == heartbeat.encode()
+
+
+def raw(message: Any) -> Any:
+    """Return a text as bytes, a lazy one as what it says in the language of this moment; anything else as it is."""
+    if isinstance(message, Promise):
+        message = str(message)
+    return message.encode() if isinstance(message, str) else message
 
 
 class RedisMessage(bytes):
@@ -29,8 +45,7 @@ class RedisMessage(bytes):
     """
 
     def __new__(cls, value: Any) -> "RedisMessage | None":  # type: ignore[misc]
-        if isinstance(value, str):
-            value = value.encode()
+        value = raw(value)
         if isinstance(value, list):
             if len(value) < 3 or value[0] != b"message":
                 return None
@@ -44,12 +59,15 @@ def to_payload(message: Any) -> bytes:
     """
     Return the bytes to publish for ``message``: str as UTF-8, bytes as they are, anything else as JSON.
 
+    A lazy text is the one in the language that is active now.
+
     Raises:
         ValueError: None, which :class:`RedisMessage` returns for what is no message; the heartbeat; or no
-            JSON can say it.
+            JSON can say it: NaN and Infinity, for instance, which no browser reads.
     """
-    if isinstance(message, (str, bytes, bytearray, memoryview)):
-        payload = message.encode() if isinstance(message, str) else bytes(message)
+    message = raw(message)
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        payload = bytes(message)
         if is_heartbeat(payload):
             raise ValueError(f"{message!r} is WS4REDIS_HEARTBEAT, which no client takes for a message")
         return payload
@@ -58,8 +76,8 @@ def to_payload(message: Any) -> bytes:
     from django.core.serializers.json import DjangoJSONEncoder  # loads the ORM
 
     try:
-        return json.dumps(message, cls=DjangoJSONEncoder).encode()
-    except TypeError as error:
+        return json.dumps(message, cls=DjangoJSONEncoder, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"message object is not of type RedisMessage, and not JSON: {error}") from error
 
 
@@ -106,6 +124,33 @@ class RedisStore:
         """
         return self._publish(to_payload(message), expire, binary)
 
+    async def apublish_message(self, message: Any, expire: int | None = None, *, binary: bool = False) -> int:
+        """
+        The same as :meth:`publish_message`, in a coroutine: the event loop goes on while Redis is asked.
+
+        Who is cancelled may have published, as after a :class:`~uws4r.errors.QueueTimeout`.
+
+        Raises:
+            ValueError, QueueError: See :meth:`publish_message`.
+        """
+        payload = to_payload(message)
+        await self._find_names()
+        return await self._asked(partial(self._publish, payload, expire, binary))
+
+    async def _find_names(self) -> None:
+        """Find out whom SELF means, where that has been left for later."""
+
+    async def _asked(self, act: Callable[[], Result]) -> Result:
+        """Return what ``act`` returns, which asks Redis, without blocking the event loop."""
+        client = self._connection
+        arguments = getattr(getattr(client, "connection_pool", None), "connection_kwargs", {})
+
+        def late() -> QueueTimeout:
+            waiting = f"{MOST_THREADS} others already wait for Redis ({where(client)}), which does not answer in time"
+            return QueueTimeout(f"{waiting}: it was not asked")
+
+        return await off_loop(act, arguments.get("socket_timeout", SOCKET_TIMEOUT), late)
+
     def pipeline_publish_message(self, message: Any, expire: int | None = None, transaction: bool = True) -> int:
         """The same as :meth:`publish_message`, which is always one transaction; kept for its name."""
         return self._publish(to_payload(message), expire, False)
@@ -122,10 +167,16 @@ class RedisStore:
             using: The database; None for the default one.
         Raises:
             ValueError: ``message`` is nothing that can be sent. What Redis says comes after the commit.
+            SynchronousOnlyOperation: This is a coroutine, where Django has no transactions.
         """
         from django.db import transaction  # a publisher without a database does not load it
 
         payload = to_payload(message)
+        if in_event_loop():
+            raise SynchronousOnlyOperation(
+                "a coroutine has no transaction: call publish_on_commit() in the function that has it, which "
+                "sync_to_async() runs; or await apublish_message()"
+            )
         transaction.on_commit(lambda: self._publish(payload, expire, binary), using=using)
 
     def _publish(self, payload: bytes, expire: int | None, binary: bool) -> int:

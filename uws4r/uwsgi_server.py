@@ -27,6 +27,7 @@ from uws4r.engines.thread import run_in_thread
 from uws4r.errors import ConfigurationError
 from uws4r.hub import Hub
 from uws4r.native import Native
+from uws4r.refusals import explained
 from uws4r.worker import reach_redis
 
 try:
@@ -224,7 +225,7 @@ def _check_server() -> None:
     try:
         reach_redis()
     except (RedisError, OSError) as error:
-        logger.error("Redis cannot be reached now, websockets are answered 503 until it can: %s", error)
+        logger.error("Redis cannot be reached now, websockets are answered 503 until it can: %s", explained(error))
 
 
 def in_main_interpreter() -> bool:

@@ -576,7 +576,7 @@ def test_redis_wants_a_password(own_redis: RedisServer) -> None:
     report = examine(url)
     own_redis.client.close()
     assert report.broken() == ["Redis"]
-    assert "another user or password" in report.text("Redis"), str(report)
+    assert "no such user, or another password" in report.text("Redis"), str(report)
     assert "wrong@" not in str(report)
 
 
@@ -587,12 +587,28 @@ def test_redis_is_a_replica(own_redis: RedisServer) -> None:
     assert "this is a replica" in report.text("Redis")
 
 
+def test_redis_runs_in_cluster_mode(tmp_path: Path) -> None:
+    with closing(
+        RedisServer(tmp_path, options=("--cluster-enabled", "yes", "--cluster-port", str(free_port())))
+    ) as one:
+        report = examine(one.url)
+    assert report.broken() == ["Redis"]
+    assert "cluster mode" in report.text("Redis")
+    assert "WS4REDIS_CONNECTION: a Redis without" in report.text("Redis")
+
+
+def test_redis_has_no_client_command(tmp_path: Path) -> None:
+    with closing(RedisServer(tmp_path, options=("--rename-command", "CLIENT", ""))) as one:
+        report = examine(one.url)
+    assert not report.broken(), str(report)
+
+
 def test_redis_is_full(own_redis: RedisServer) -> None:
     own_redis.client.config_set("maxmemory", "1")
     report = examine(own_redis.url)
     assert report.broken() == ["Redis's permissions"]
     assert "SET: " in report.text("Redis's permissions")
-    assert "maxmemory" in report.text("Redis's permissions")
+    assert "redis.conf: a larger maxmemory" in report.text("Redis's permissions")
 
 
 ACLS = [

@@ -67,7 +67,7 @@ def test_nothing_in_the_recipe_is_more_than_enough(own_redis: RedisServer, right
     """Without any one of its rights something fails: what the doctor tries, or to connect at all."""
     *head, _, _ = RECIPE.partition("~")
     granted = RECIPE.removeprefix(head[0]).split()
-    assert len(granted) == 11
+    assert len(granted) == 10
     for missing in (None, *granted):
         own_redis.client.execute_command(*RECIPE.split())
         without = " ".join(right for right in granted if right != missing)
@@ -94,6 +94,39 @@ def test_another_database_needs_one_right_more(served: Served, own_redis: RedisS
     talks(served(redis=own_redis, settings={"WS4REDIS_CONNECTION": connection, "WS4REDIS_PREFIX": "mysite"}))
     with redis.Redis(port=own_redis.port, db=3) as client:
         assert client.get("mysite:broadcast:f") == b"hello"
+
+
+# ---------------------------------------------------------------- commands that are not there
+
+
+@pytest.mark.parametrize("options", [("CLIENT", "CONFIG"), ("INFO", "PUBSUB")], ids=" ".join)
+def test_what_somebody_who_runs_redis_for_others_takes_away(served: Served, tmp_path: Path, options: Any) -> None:
+    renamed = [word for command in options for word in ("--rename-command", command, "")]
+    directory = tmp_path / "redis"
+    directory.mkdir()
+    server = RedisServer(directory, options=tuple(renamed))
+    try:
+        site = served(redis=server)
+        talks(site)
+        assert "unknown command" not in site.uwsgi.log
+        assert "refused" not in site.uwsgi.log
+    finally:
+        server.close()
+
+
+def test_a_worker_does_not_start_with_a_redis_in_cluster_mode(
+    served: Served, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """Nothing would work but by chance: it is said before the first client comes."""
+    directory = tmp_path / "redis"
+    directory.mkdir()
+    server = RedisServer(directory, options=("--cluster-enabled", "yes", "--cluster-port", str(free_port())))
+    try:
+        with pytest.raises(AssertionError, match="runs in cluster mode") as caught:
+            served(settings={"WS4REDIS_CONNECTION": server.url})
+        assert "WS4REDIS_CONNECTION: a Redis without cluster mode" in str(caught.value)
+    finally:
+        server.close()
 
 
 # ---------------------------------------------------------------- TLS

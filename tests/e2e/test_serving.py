@@ -316,7 +316,7 @@ def test_a_wrong_setting_is_an_error_at_the_start(
 
 def test_a_redis_before_6_is_an_error_at_the_start(tmp_path: Path, database: Path, old_redis: FakeRedis) -> None:
     log = start_failing(tmp_path, database, f"redis://127.0.0.1:{old_redis.port}/0", *PLAIN)
-    assert "uws4r.errors.ConfigurationError: uws4r needs Redis 6 or newer" in log
+    assert "uws4r.errors.RedisUnfit: uws4r needs Redis 6 or newer" in log
 
 
 @pytest.mark.parametrize("option", ["--async=10"])

@@ -232,10 +232,10 @@ def test_what_all_workers_have_is_said_once() -> None:
     [
         (redis.ConnectionError("Error 111 connecting to localhost:6379. Connection refused."), "cannot be reached"),
         (TimeoutError("not within 5 s"), "cannot be reached"),
-        (redis.AuthenticationError("WRONGPASS invalid username-password pair"), "user or password"),
-        (redis.BusyLoadingError("Redis is loading the dataset in memory"), "reads its data"),
+        (redis.AuthenticationError("WRONGPASS invalid username-password pair"), "no such user, or another password"),
+        (redis.BusyLoadingError("Redis is loading the dataset in memory"), "still loading its data"),
         (redis.exceptions.NoPermissionError("this user has no permissions to run the 'hello' command"), "ACL"),
-        (redis.ResponseError("DB index is out of range"), "refuses"),
+        (redis.ResponseError("DB index is out of range"), "no database of this number"),
     ],
 )
 def test_why_redis_cannot_be_used(error: Exception, means: str) -> None:

@@ -8,10 +8,10 @@ import uws4r
 PACKAGE = Path(uws4r.__file__).parent
 
 ORDER = [
-    "rfc6455", "errors", "quoting", "shares", "_deflate", "_decoder", "_frames", "channels", "conf", "redis_clients",
-    "redis_store", "publisher",
+    "rfc6455", "errors", "refusals", "greeting", "quoting", "shares", "_deflate", "_decoder", "_frames", "channels",
+    "conf", "redis_arguments", "redis_clients", "threads", "offloop", "redis_store", "publisher",
     "subscriber", "orders",
-    "_connection", "_channel", "_fanout", "_pipeline", "_intake", "_hub", "link", "connector", "attachment", "threads",
+    "_connection", "_channel", "_fanout", "_pipeline", "_intake", "_hub", "link", "connector", "attachment",
     "counters", "_outbox", "heartbeat", "fetches", "keeping", "keeper", "hub", "sessions", "recent", "control",
     "engines.thread", "engines.turns",
     "engines.gevent", "shield", "engines.native", "engines", "worker",

@@ -194,7 +194,7 @@ def test_the_pool_is_shared_and_survives_a_fork(client: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["localhost:6379", {"hots": "localhost"}, ("localhost", 6379), "redis://localhost:port/0"]
+    "setting", ["localhost:6379", {"hots": "localhost"}, ("localhost", 6379), {"url": "localhost"}, {"url": None}]
 )
 def test_a_setting_that_is_no_connection_is_named(setting: object) -> None:
     with (

@@ -27,6 +27,7 @@ from uws4r.conf import EMBEDDED_REDIS, conf
 from uws4r.embedded_redis import default_answers, embedded_redis
 from uws4r.engines import stop_worker_hub
 from uws4r.errors import ConfigurationError
+from uws4r.refusals import explained
 from uws4r.worker import reach_redis
 from uws4r.wsgiref_server import WebsocketServer
 
@@ -124,7 +125,7 @@ class Command(Next):
                 else ""
             )
             self.stderr.write(
-                f"WARNING: websockets are answered 503 as long as Redis cannot be used: {error}{hint}",
+                f"WARNING: websockets are answered 503 as long as Redis cannot be used: {explained(error)}{hint}",
                 self.style.WARNING,
             )
 

@@ -12,7 +12,9 @@ from uws4r.conf import conf
 from uws4r.counters import CLOSED, NOT_KEPT, REFUSED
 from uws4r.diagnosis import FAILED, WARNING
 from uws4r.doctor import Doctor, Options, Step
+from uws4r.errors import ConfigurationError
 from uws4r.orders import ask
+from uws4r.refusals import code_of, explained
 from uws4r.rfc6455 import KICKED
 
 COLUMNS = (
@@ -63,8 +65,11 @@ class Command(BaseCommand):
             problem, answers = error.args
             self.stderr.write(self.style.WARNING(problem))
             return answers
+        except ConfigurationError as error:
+            raise CommandError(str(error)) from None
         except (redis.RedisError, OSError) as error:
-            raise CommandError(f"Redis cannot be reached (WS4REDIS_CONNECTION): {error}") from error
+            verb = "refuses" if code_of(error) else "cannot be reached"
+            raise CommandError(f"Redis {verb} (WS4REDIS_CONNECTION): {explained(error)}") from None
 
     def _status(self, workers: list[dict[str, Any]], as_json: bool) -> None:
         workers.sort(key=lambda worker: (worker["host"], worker["pid"]))
