@@ -1,6 +1,8 @@
 """What the tests share: a Redis, a database with users, a served site."""
 
 import os
+import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,7 +81,23 @@ def served(tmp_path: Path, database: Path, redis_server: RedisServer) -> Iterato
         site.uwsgi.stop()
 
 
+def ready_for_signals() -> None:
+    """
+    Have what the tests start get its signals, where a shell or nohup ignores them for all that it starts.
+
+    Who handles one itself hands its default on: that of SIGHUP would end the tests with the terminal.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: None)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    ready_for_signals()
+    sessions = tempfile.TemporaryDirectory(prefix="uws4r-sessions-")
+    config.add_cleanup(sessions.cleanup)
+    os.environ["TEST_SESSIONS"] = sessions.name
     os.environ["DJANGO_SETTINGS_MODULE"] = "testsite.settings"
     django.setup()
     del os.environ["DJANGO_SETTINGS_MODULE"]  # the servers of the tests get theirs from the fixtures

@@ -1,7 +1,6 @@
 """A: the settings under their old names."""
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.test import RequestFactory, override_settings
 from django.test.utils import modify_settings
 
+from tests.support.certificates import self_signed
 from tests.support.servers import RedisServer, free_port
 from tests.support.site import Site, manage
 from tests.support.wire import Refused
@@ -68,12 +68,7 @@ def test_a3_unix_socket_path(served: Callable[..., Site], tmp_path: Path) -> Non
 @pytest.fixture
 def tls_redis(tmp_path: Path) -> Iterator[tuple[RedisServer, int, Path]]:
     """A Redis that also listens on a port with TLS, and the certificate that it shows."""
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1",
-         "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    certificate, key = self_signed(tmp_path)
     port = free_port()
     options = ("--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key),
                "--tls-auth-clients", "no")  # fmt: skip

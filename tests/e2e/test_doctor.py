@@ -18,6 +18,7 @@ import pytest
 from django.test import override_settings
 
 from tests.support.broken_fronts import Canned, Collecting
+from tests.support.certificates import self_signed
 from tests.support.deployed import start_nginx
 from tests.support.runserver import Runserver
 from tests.support.servers import SITE, FakeRedis, RedisServer, free_port, wait_until
@@ -77,12 +78,7 @@ class World(SimpleNamespace):
 def world(database: Path) -> Iterator[World]:
     with tempfile.TemporaryDirectory(prefix="uws4r-") as name:
         directory = Path(name)
-        cert, key = directory / "cert.pem", directory / "key.pem"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
-             "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert],
-            check=True, capture_output=True,
-        )  # fmt: skip
+        cert, key = self_signed(directory)
         with ExitStack() as stack:
             one, two = (stack.enter_context(closing(RedisServer(directory))) for _ in range(2))
             stuck = stack.enter_context(closing(Canned(None)))

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import self_signed
 from tests.support.servers import SITE, FakeRedis, RedisServer, Uwsgi, free_port, wait_until
 from tests.support.site import PLAIN, Site, manage, site_env
 from tests.support.wire import Client, Refused, close_frame, connect
@@ -376,12 +376,7 @@ def test_a_socket_whose_connections_uwsgi_keeps(served: Callable[..., Site]) -> 
 
 
 def test_https_socket_is_an_error_at_the_start(tmp_path: Path, database: Path, redis_server: RedisServer) -> None:
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1",
-         "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    certificate, key = self_signed(tmp_path)
     address = f"127.0.0.1:{free_port()},{certificate},{key}"
     log = start_failing(tmp_path, database, redis_server.url, *PLAIN, "--https-socket", address)
     assert "websockets cannot be detached from https-socket" in log

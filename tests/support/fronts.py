@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.certificates import self_signed
 from tests.support.deployed import NGINX_MAIN, Emperor, answers
 from tests.support.servers import ROOT, SITE, Process, RedisServer, Uwsgi, free_port, wait_until
 from tests.support.site import Site, site_env
@@ -50,12 +50,7 @@ class Certificate:
     directory: Path
 
     def __post_init__(self) -> None:
-        self.chain, self.key = self.directory / "cert.pem", self.directory / "key.pem"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
-             "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", self.key, "-out", self.chain],
-            check=True, capture_output=True,
-        )  # fmt: skip
+        self.chain, self.key = self_signed(self.directory)
 
     def context(self) -> ssl.SSLContext:
         """What a client needs to believe it."""

@@ -23,6 +23,7 @@ MIDDLEWARE = [
 DATABASES = {
     "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ.get("TEST_DATABASE", ":memory:")},
 }
+SESSION_FILE_PATH = os.environ.get("TEST_SESSIONS")  # where a test keeps sessions in files
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 LOGGING = {
     "version": 1,
