@@ -6,6 +6,7 @@ Every refusal is an HTTP status with one plain sentence; nothing of an exception
 
 import logging
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable
 from http.client import responses
@@ -319,14 +320,14 @@ def respond(
 ) -> Iterable[bytes]:
     """Answer with one plain sentence; return the body."""
     body = f"{sentence}.\n".encode()
-    start_response(
-        f"{status} {responses[status]}",
-        [
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Content-Length", str(len(body))),
-            ("Cache-Control", "no-store"),
-            ("Connection", "close"),
-            *headers,
-        ],
-    )
+    head = [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+        *headers,
+    ]
+    try:
+        start_response(f"{status} {responses[status]}", [*head, ("Connection", "close")])
+    except AssertionError:  # wsgiref wants to say that itself
+        start_response(f"{status} {responses[status]}", head, sys.exc_info())
     return [body]

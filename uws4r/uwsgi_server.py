@@ -288,6 +288,10 @@ def require_uwsgi(environ: dict[str, Any]) -> None:
     """
     if uwsgi is None:
         server = environ.get("SERVER_SOFTWARE") or "this server"
+        if server.startswith("WSGIServer/"):
+            raise ConfigurationError(
+                'the runserver here is not that of uws4r: put "uws4r" above the app that it is of in INSTALLED_APPS'
+            )
         raise ConfigurationError(
             f"websockets need uWSGI, not {server}: uwsgi --http-socket :8000 --enable-threads --module mysite.wsgi"
         )

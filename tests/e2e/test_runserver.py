@@ -254,33 +254,59 @@ def test_staticfiles_below_uws4r_serve_as_well(runserver: Runserver, tmp_path: P
     assert server.request("GET", "/assets/style.css").status == 404
 
 
-def test_staticfiles_above_uws4r_are_warned_about(runserver: Runserver, tmp_path: Path) -> None:
+def test_staticfiles_above_uws4r_serve_as_well(runserver: Runserver, tmp_path: Path) -> None:
     server = runserver("--noreload", settings=static_settings(tmp_path, "django.contrib.staticfiles", "uws4r"))
     assert server.request("GET", "/assets/style.css").body == b"p { color: teal }"
-    assert "(uws4r.W020) manage.py runserver is the one of django.contrib.staticfiles" in server.log
-    assert 'HINT: Put "uws4r" above "django.contrib.staticfiles" in INSTALLED_APPS' in server.log
-    with pytest.raises(Refused, match="404"):
+    talk(server)
+    assert "uws4r.W020" not in server.log
+
+
+def test_a_runserver_with_a_server_of_its_own_is_warned_about(runserver: Runserver, tmp_path: Path) -> None:
+    source = (
+        "from django.core.management.commands.runserver import Command as Base\n"
+        "from django.core.servers.basehttp import WSGIServer\n"
+        "class Command(Base):\n"
+        "    server_cls = type('Own', (WSGIServer,), {})\n"
+    )
+    path = own_runserver(tmp_path, source)
+    settings = {"INSTALLED_APPS": [*APPS, "own", "uws4r"], "WSGI_APPLICATION": "testsite.wsgi.application"}
+    server = runserver("--noreload", settings=settings, env={"PYTHONPATH": path})
+    assert "(uws4r.W020) manage.py runserver is the one of own, with a server of its own" in server.log
+    assert 'HINT: Put "uws4r" above "own" in INSTALLED_APPS' in server.log
+    with pytest.raises(Refused, match="500"):
         server.connect("/ws/foo")
+    assert 'a websocket is refused: the runserver here is not that of uws4r: put "uws4r" above' in server.log
+    assert "Traceback" not in server.log
+
+
+def own_runserver(directory: Path, source: str) -> str:
+    """An app of the site's with this command; return what PYTHONPATH is."""
+    commands = directory / "own" / "management" / "commands"
+    commands.mkdir(parents=True)
+    for package in (directory / "own", commands.parent, commands):
+        (package / "__init__.py").touch()
+    (commands / "runserver.py").write_text(source)
+    return os.pathsep.join([site_env("", directory)["PYTHONPATH"], str(directory)])
 
 
 @pytest.mark.parametrize(
     ("below", "base"),
-    [(True, "django.core.management.commands.runserver"), (False, "uws4r.management.commands.runserver")],
-    ids=["below uws4r", "above uws4r, derived from its command"],
+    [
+        (True, "django.core.management.commands.runserver"),
+        (False, "django.core.management.commands.runserver"),
+        (False, "uws4r.management.commands.runserver"),
+    ],
+    ids=["below uws4r", "above uws4r", "above uws4r, derived from its command"],
 )
 def test_a_runserver_of_the_site_does_its_part(runserver: Runserver, tmp_path: Path, below: bool, base: str) -> None:
-    commands = tmp_path / "own" / "management" / "commands"
-    commands.mkdir(parents=True)
-    for package in (tmp_path / "own", commands.parent, commands):
-        (package / "__init__.py").touch()
-    (commands / "runserver.py").write_text(
+    source = (
         f"from {base} import Command as Base\n"
         "class Command(Base):\n"
         "    def inner_run(self, *args, **options):\n"
         "        self.stdout.write('the site says hello')\n"
         "        super().inner_run(*args, **options)\n"
     )
-    path = os.pathsep.join([site_env("", tmp_path)["PYTHONPATH"], str(tmp_path)])
+    path = own_runserver(tmp_path, source)
     apps = ["uws4r", "own"] if below else ["own", "uws4r"]
     server = runserver("--noreload", settings={"INSTALLED_APPS": [*APPS, *apps]}, env={"PYTHONPATH": path})
     talk(server)

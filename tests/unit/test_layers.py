@@ -21,8 +21,8 @@ ORDER = [
     "settings", "exceptions", "uwsgi_runserver", "wsgi_server",
     "wsgiref_server", "django_runserver", "embedded_redis",
     "probe", "diagnosis", "claims", "redis_probe", "doctor",
-    "management", "management.commands", "management.commands.runserver", "management.commands.uws4r",
-    "management.checks",
+    "management", "management.order", "management.commands", "management.commands.runserver",
+    "management.commands.uws4r", "management.checks",
     "signals", "context_processors", "templatetags", "templatetags.uws4r", "apps", "testing",
 ]  # fmt: skip
 

@@ -114,5 +114,7 @@ def test_a_worker_stops_the_hub_that_it_has_now(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_another_server_is_told_what_to_use() -> None:
-    with pytest.raises(ConfigurationError, match=r"websockets need uWSGI, not WSGIServer/0\.2"):
+    with pytest.raises(ConfigurationError, match=r"websockets need uWSGI, not gunicorn/23\.0"):
+        uwsgi_server.require_uwsgi({"SERVER_SOFTWARE": "gunicorn/23.0"})
+    with pytest.raises(ConfigurationError, match='put "uws4r" above the app that it is of'):
         uwsgi_server.require_uwsgi({"SERVER_SOFTWARE": "WSGIServer/0.2"})

@@ -1,7 +1,7 @@
 """
 ``manage.py runserver`` with websockets: the runserver that the site would have without uws4r, and ``/ws/``.
 
-The next runserver in the order of ``INSTALLED_APPS`` is the base class, so what staticfiles or a site's own
+The first other runserver in the order of ``INSTALLED_APPS`` is the base class, so what staticfiles or a site's own
 command does is done as well. Added are the server's class, an embedded Redis where a site in development has
 none, and an orderly end: clients are closed with 1012 before the process goes, or comes back with changed code.
 """
@@ -13,13 +13,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import dropwhile
-from pathlib import Path
 from typing import Any
 
-from django.apps import apps
 from django.conf import settings
-from django.core.management import find_commands, load_command_class
 from django.utils import autoreload
 from redis.exceptions import RedisError
 
@@ -27,20 +23,13 @@ from uws4r.conf import EMBEDDED_REDIS, conf
 from uws4r.embedded_redis import default_answers, embedded_redis
 from uws4r.engines import stop_worker_hub
 from uws4r.errors import ConfigurationError
+from uws4r.management.order import next_runserver
 from uws4r.refusals import explained
 from uws4r.worker import reach_redis
 from uws4r.wsgiref_server import WebsocketServer
 
 CHANGED = 3  # exit status of a child that wants to be started anew, in Django's autoreloader
 CHILD_TIME = 3.0  # seconds that a child has to close its clients
-
-
-def next_runserver() -> type:
-    """Return the command that ``runserver`` would be without uws4r."""
-    for app in [*dropwhile(lambda app: app.name != "uws4r", apps.get_app_configs())][1:]:
-        if "runserver" in find_commands(Path(app.path) / "management"):
-            return type(load_command_class(app.name, "runserver"))
-    return type(load_command_class("django.core", "runserver"))
 
 
 class End:
@@ -71,6 +60,7 @@ Next: Any = next_runserver()
 
 
 class Command(Next):
+    serves_websockets = True  # asked by uws4r.management.order
     help = f"{Next.help} Websockets are served below WEBSOCKET_URL."
     server_cls = type("WSGIServer", (EndsWhenTold, WebsocketServer, Next.server_cls), {})
 
