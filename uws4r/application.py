@@ -20,6 +20,7 @@ from uws4r._decoder import is_text
 from uws4r.admission import census, check_capacity
 from uws4r.attachment import Attachment
 from uws4r.conf import conf
+from uws4r.cookies import mend
 from uws4r.counters import REFUSED, counters
 from uws4r.errors import ConfigurationError, HandshakeError
 from uws4r.handshake import (
@@ -153,6 +154,7 @@ class Application:
         self, environ: dict[str, Any], start_response: StartResponse, signals: access.RequestSignals, began: float
     ) -> Iterable[bytes]:
         try:
+            mend(environ)
             if self._is_the_sites():
                 signals.start()
                 self.assure_protocol_requirements(environ)

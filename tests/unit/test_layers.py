@@ -16,7 +16,7 @@ ORDER = [
     "engines.thread", "engines.turns",
     "engines.gevent", "shield", "engines.native", "engines", "worker",
     "_descriptors",
-    "handshake", "detached", "native", "logins", "access", "admission", "overrides", "application", "checks",
+    "handshake", "detached", "native", "cookies", "logins", "access", "admission", "overrides", "application", "checks",
     "uwsgi_server", "wsgi",
     "settings", "exceptions", "uwsgi_runserver", "wsgi_server",
     "wsgiref_server", "django_runserver", "embedded_redis",
