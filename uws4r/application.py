@@ -35,7 +35,7 @@ from uws4r.handshake import (
 )
 from uws4r.hub import Hub
 from uws4r.logins import look, session_of
-from uws4r.overrides import calls_of, encoded, opcode_of, overrides
+from uws4r.overrides import calls_of, encoded, opcode_of, overrides, release
 from uws4r.quoting import brief, harmless, shown
 from uws4r.redis_clients import redis_client
 from uws4r.subscriber import Recorder, RedisSubscriber, facility_of
@@ -169,11 +169,15 @@ class Application:
             if not hub.keeper.connector.wait():
                 raise HandshakeError("The message queue cannot be reached: come back later", status=503)
             attachment = self._negotiate(environ, hub, signals)
-            attachment.began = began
-            if compression is not None:
-                attachment.window = compression.window
-            headers = accept_headers(key, protocol, compression and compression.header)
-            attachment.left = census.admit(attachment.identity)
+            try:
+                attachment.began = began
+                if compression is not None:
+                    attachment.window = compression.window
+                headers = accept_headers(key, protocol, compression and compression.header)
+                attachment.left = census.admit(attachment.identity)
+            except BaseException:
+                attachment.abandon()
+                raise
         except HandshakeError as error:
             return refuse(start_response, error)
         except SuspiciousOperation as error:
@@ -194,6 +198,13 @@ class Application:
         request = access.build_request(environ, signals, self.process_request)
         access.check_origin(request)
         subscriber = self._make_subscriber(hub, signals)
+        try:
+            return self._agree(request, subscriber, hub)
+        except BaseException:
+            release(subscriber, hub)
+            raise
+
+    def _agree(self, request: HttpRequest, subscriber: RedisSubscriber, hub: Hub) -> Attachment:
         channels, echo = self.process_subscriptions(request)
         subscriber.set_pubsub_channels(request, access.grant_channels(request, channels))
         greeting = Greeting()

@@ -149,7 +149,7 @@ class Attachment:
             goodbye: A frame for the client, whose 101 is out; as far as the socket takes it at once.
         """
         if self.fd >= 0:
-            with socket.socket(fileno=self.fd) as client, suppress(OSError):
+            with suppress(OSError), socket.socket(fileno=self.fd) as client:
                 client.send(goodbye, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         if self.overrides is not None:
             self.overrides.closed(CloseCode.ABNORMAL, "")
