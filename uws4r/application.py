@@ -195,6 +195,9 @@ class Application:
         return way.open(environ, start_response, hub, attachment, Accepted(key, protocol, headers))
 
     def _negotiate(self, environ: dict[str, Any], hub: Hub, signals: access.RequestSignals) -> Attachment:
+        if self.Subscriber is not RedisSubscriber:
+            # It may keep the request as long as its websocket lives; uWSGI empties its environ before.
+            environ = dict(environ)
         request = access.build_request(environ, signals, self.process_request)
         access.check_origin(request)
         subscriber = self._make_subscriber(hub, signals)
