@@ -18,10 +18,11 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from redis.connection import parse_url
 
 from uws4r import access
-from uws4r.channels import AUDIENCES
+from uws4r.channels import AUDIENCES, in_cookies
 from uws4r.conf import SETTINGS, conf
 from uws4r.errors import ConfigurationError
 from uws4r.handshake import TOKEN
+from uws4r.logins import session_store
 from uws4r.redis_clients import make_client
 from uws4r.subscriber import RedisSubscriber
 from uws4r.threads import within
@@ -341,6 +342,24 @@ def ambiguous_prefix(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
+def sessions_in_cookies(**kwargs: Any) -> list[CheckMessage]:
+    """Only the browser knows such a session: nothing names it, and nothing ends it."""
+    try:
+        store = session_store(settings.SESSION_ENGINE)
+    except Exception:  # Django tells
+        return []
+    if not in_cookies(store):
+        return []
+    return [
+        Warning(
+            "SESSION_ENGINE keeps sessions in cookies: nobody can subscribe or publish to a session, and a logout "
+            "closes only the websockets that were opened with the very cookie that it ends",
+            hint='Choose another one, such as "django.contrib.sessions.backends.cached_db", or silence uws4r.W016.',
+            id="uws4r.W016",
+        )
+    ]
+
+
 def open_to_everybody(**kwargs: Any) -> list[CheckMessage]:
     """What is convenient while developing, and not when strangers come."""
     found = []
@@ -478,7 +497,7 @@ def require_right_settings() -> None:
         raise ConfigurationError("; ".join(f"{error.msg}. {error.hint} ({error.id})" for error in errors))
 
 
-ALWAYS = (wrong_values, unknown_settings, leftovers, ambiguous_prefix)
+ALWAYS = (wrong_values, unknown_settings, leftovers, ambiguous_prefix, sessions_in_cookies)
 DEPLOYED = (open_to_everybody, shared_redis, foreign_keys)
 CONNECTING = (unlimited_memory,)  # of a deployment, too
 

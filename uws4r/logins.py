@@ -25,6 +25,7 @@ from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
 
 from uws4r.attachment import NOBODY, quoted_user
+from uws4r.channels import in_cookies
 from uws4r.conf import conf
 from uws4r.quoting import shown
 
@@ -84,21 +85,31 @@ def _quicker(slow: RedisCache) -> RedisCache:
 
 def load_session(key: str, start: Callable[[], None] | None = None) -> SessionBase:
     """
-    Return a session, loaded; a store forgets the key of one that is not there, so that its key is None then.
+    Return a session, loaded; the key of one that is not there is None.
 
     Args:
         start: Called before anything but Redis is asked, which may want a database connection.
     """
-    session: Any = session_store(settings.SESSION_ENGINE)(key)
+    store: Any = session_store(settings.SESSION_ENGINE)
+    session = store(key)
     if len(key) > LONGEST_CACHED and hasattr(session, "_cache"):
-        return session_store(settings.SESSION_ENGINE)(None)
+        return store(None)
     in_redis = type(getattr(session, "_cache", None)) is RedisCache
     if in_redis:
         session._cache = _quicker(session._cache)
     if start is not None and not (in_redis and type(session) is SessionStore):
         start()
     session.get("")
-    return session
+    if session.session_key == key and (session.keys() or _forgets(store) or session.exists(key)):
+        return session
+    if session.session_key not in (key, None):  # made in the place of one that is not there, or over
+        session.delete()
+    return store(None)
+
+
+def _forgets(store: type[SessionBase]) -> bool:
+    """Whether a store is known to forget the key of a session that it does not find, so that no other look is due."""
+    return store.load.__module__.startswith("django.contrib.sessions.backends.") and not in_cookies(store)
 
 
 def look(request: HttpRequest) -> None:

@@ -281,3 +281,11 @@ def test_the_start_of_a_server_does_not_connect() -> None:
         listener.setblocking(False)
         with pytest.raises(BlockingIOError):
             listener.accept()
+
+
+def test_sessions_in_cookies_are_a_warning() -> None:
+    (message,) = messages(SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies")
+    assert (message.id, message.level) == ("uws4r.W016", 30)
+    assert "nobody can subscribe or publish to a session" in message.msg
+    for engine in ("db", "cached_db", "cache", "file", "none_such"):
+        assert messages(SESSION_ENGINE=f"django.contrib.sessions.backends.{engine}") == []
