@@ -10,12 +10,11 @@ import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.contrib.auth import SESSION_KEY, get_user
+from django.contrib.auth import SESSION_KEY
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.wsgi import WSGIRequest
 from django.core.signals import request_finished, request_started
@@ -27,7 +26,7 @@ from django.utils.module_loading import import_string
 from uws4r.attachment import NO_ADDRESS, Identity
 from uws4r.conf import conf
 from uws4r.errors import ConfigurationError, HandshakeError
-from uws4r.logins import claim, load_session, loaded, session_store
+from uws4r.logins import claim, load_session, loaded, session_store, user_of
 from uws4r.quoting import shown
 from uws4r.shares import unmapped
 from uws4r.subscriber import facility_of
@@ -140,7 +139,10 @@ def _user_of(session: Any, start: Callable[[], None]) -> Any:
     if SESSION_KEY not in session:  # get_user() would be slow to find out
         return _anonymous()
     start()
-    return get_user(SimpleNamespace(session=session._wrapped))  # it asks for nothing else
+    user, holds = user_of(session._wrapped)
+    if not holds:  # as Django does it, but in the store, which the next page will do
+        session._wrapped = _no_session()
+    return user
 
 
 @lru_cache(maxsize=16)

@@ -209,7 +209,9 @@ class Application:
 
     def _agree(self, request: HttpRequest, subscriber: RedisSubscriber, hub: Hub) -> Attachment:
         channels, echo = self.process_subscriptions(request)
-        subscriber.set_pubsub_channels(request, access.grant_channels(request, channels))
+        granted = access.grant_channels(request, channels)
+        look(request)  # before it joins its session's channels: that may be over
+        subscriber.set_pubsub_channels(request, granted)
         greeting = Greeting()
         if overrides(subscriber, "send_persited_messages"):
             subscriber.send_persited_messages(greeting)
@@ -223,7 +225,6 @@ class Application:
         most = conf.UWS4R_MAX_CHANNELS
         if len(subscribed) + len(subscriber._publishers) > most:
             raise HandshakeError(f"A websocket may have at most {most} channels")
-        look(request)
         identity = str(access.identify(request))
         if not subscribed and not subscriber._publishers:
             logger.warning(

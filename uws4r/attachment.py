@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from uws4r._channel import Channel
 from uws4r._connection import Connection
-from uws4r.rfc6455 import CloseCode
+from uws4r.rfc6455 import LOGGED_OUT, RENEWED, CloseCode
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,19 @@ PLAIN_ADDRESS = re.compile(r"[\w.~:-]*", re.ASCII).fullmatch
 PLAIN_USER = re.compile(r"[\w.~@+-]*", re.ASCII).fullmatch
 PLAIN_PATH = re.compile(r"[\w.~/:@!$&'()*+,;=-]*", re.ASCII).fullmatch
 
+
+class Over(NamedTuple):
+    """That a login does not hold any more, and what its websocket is closed with."""
+
+    code: int
+    reason: str
+
+
+ENDED = Over(LOGGED_OUT, "the login has ended")
+TOLD = Over(LOGGED_OUT, "logged out")  # the site has said so
+# The browser may have another session by now. Whoever has only the key of the one before comes back as nobody.
+GONE = Over(RENEWED, "the session is not there any more")
+CHANGED = Over(RENEWED, "the session has another user")
 
 NOBODY = "-"  # the user of a client that has none, or none that is known
 NO_ADDRESS = "unix"  # the address of a client that came over a Unix socket

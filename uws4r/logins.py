@@ -24,7 +24,7 @@ from django.db import close_old_connections, reset_queries
 from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
 
-from uws4r.attachment import NOBODY, quoted_user
+from uws4r.attachment import CHANGED, ENDED, GONE, NOBODY, Over, quoted_user
 from uws4r.channels import in_cookies
 from uws4r.conf import conf
 from uws4r.quoting import shown
@@ -133,22 +133,60 @@ def session_of(request: HttpRequest) -> tuple[str | None, int]:
     """
     Return the key of the request's session, and when the session ends in seconds of the epoch.
 
-    Where nobody has loaded the session the key is what the client claims, good for being closed by, and the time
-    is 0.
+    Where nobody has loaded the session, or it is not there, the key is what the client claims, good for being closed
+    by, and the time is 0.
     """
     session: Any = getattr(request, "session", None)
     if session is not None and loaded(session):
         session = getattr(session, "_wrapped", session)
-        if not isinstance(session, SessionBase) or session.session_key is None:
+        if not isinstance(session, SessionBase):
             return getattr(session, "session_key", None) or None, 0
-        return session.session_key, int(time.time() + session.get_expiry_age())
+        if session.session_key is not None:
+            return session.session_key, int(time.time() + session.get_expiry_age())
     key = claim(request)
     return (key, 0) if key and len(key) <= LONGEST_CLAIM else (None, 0)
 
 
-def read_session(key: str, user: str) -> int | None:
+class _Reading:
     """
-    Return when a session ends, in seconds of the epoch; None if it has ended or is another user's.
+    A session as :func:`get_user` gets it: to be read.
+
+    Of one that was signed with a key of ``SECRET_KEY_FALLBACKS`` it would change the key in the store. Nobody would
+    tell the browser, which would be logged out.
+    """
+
+    def __init__(self, session: SessionBase) -> None:
+        self._session = session
+        self.over = False  # it was not of the user's present password
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._session
+
+    def __getitem__(self, name: str) -> Any:
+        return self._session[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        pass
+
+    def cycle_key(self) -> None:
+        pass
+
+    def flush(self) -> None:
+        self.over = True
+
+
+def user_of(session: SessionBase) -> tuple[Any, bool]:
+    """Return a session's user, and whether the session is one of the user's present password; change nothing."""
+    reading = _Reading(session)
+    return get_user(SimpleNamespace(session=reading)), not reading.over
+
+
+def read_session(key: str, user: str) -> int | Over:
+    """
+    Return when a session ends, in seconds of the epoch; what has become of it if it is not that user's any more.
 
     Args:
         user: The name as :class:`~uws4r.attachment.Identity` has it.
@@ -163,15 +201,17 @@ def read_session(key: str, user: str) -> int | None:
         close_old_connections()
 
 
-def _read_session(key: str, user: str) -> int | None:
+def _read_session(key: str, user: str) -> int | Over:
     session = load_session(key)
     if session.session_key is None:
-        return None
+        return GONE
     if user != NOBODY:
-        found: Any = get_user(SimpleNamespace(session=session))
-        if not found.is_authenticated or quoted_user(str(found.get_username())) != user:
-            return None
+        found, _ = user_of(session)
+        if not found.is_authenticated:
+            return ENDED
+        if quoted_user(str(found.get_username())) != user:
+            return CHANGED
     if hasattr(session, "model"):  # in the database: its end is not in the session's own data
         end = session.model._default_manager.filter(pk=key).values_list("expire_date", flat=True).first()
-        return None if end is None else int(end.timestamp())
+        return GONE if end is None else int(end.timestamp())
     return int(time.time() + session.get_expiry_age())
