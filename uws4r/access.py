@@ -21,12 +21,11 @@ from django.core.signals import request_finished, request_started
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 from django.utils.http import is_same_domain
-from django.utils.module_loading import import_string
 
 from uws4r.attachment import NO_ADDRESS, Identity
-from uws4r.conf import conf
+from uws4r.conf import callback, conf
 from uws4r.errors import ConfigurationError, HandshakeError
-from uws4r.logins import claim, load_session, loaded, session_store, user_of
+from uws4r.logins import by_django, claim, load_session, loaded, session_store, user_of
 from uws4r.quoting import shown
 from uws4r.shares import unmapped
 from uws4r.subscriber import facility_of
@@ -117,6 +116,7 @@ def attach_session_and_user(request: HttpRequest) -> None:
     if key is None:
         request.session = SimpleLazyObject(_no_session)
         request.user = SimpleLazyObject(_anonymous)
+        by_django(request)
         return
     # Neither knows the request itself: that would close a circle, and tens of thousands of them would wait for the
     # garbage collector.
@@ -125,6 +125,7 @@ def attach_session_and_user(request: HttpRequest) -> None:
     session = SimpleLazyObject(lambda: load_session(key, start))
     request.session = session
     request.user = SimpleLazyObject(lambda: _user_of(session, start))
+    by_django(request)
 
 
 def _nothing() -> None:
@@ -143,19 +144,6 @@ def _user_of(session: Any, start: Callable[[], None]) -> Any:
     if not holds:  # as Django does it, but in the store, which the next page will do
         session._wrapped = _no_session()
     return user
-
-
-@lru_cache(maxsize=16)
-def _imported(path: str) -> Any:
-    found = import_string(path)
-    if not callable(found):
-        raise TypeError(f"{path} is not callable")
-    return found
-
-
-def callback(setting: Any) -> Any:
-    """Return the callable that a setting names, None where it names none."""
-    return _imported(setting) if isinstance(setting, str) else setting
 
 
 def check_origin(request: HttpRequest) -> None:

@@ -19,7 +19,7 @@ from uws4r._connection import Connection
 from uws4r._decoder import is_text
 from uws4r.admission import census, check_capacity
 from uws4r.attachment import Attachment
-from uws4r.conf import conf
+from uws4r.conf import callback, conf
 from uws4r.cookies import mend
 from uws4r.counters import REFUSED, counters
 from uws4r.errors import ConfigurationError, HandshakeError
@@ -103,7 +103,7 @@ class Application:
     @property
     def Subscriber(self) -> type[RedisSubscriber]:
         """The class that ``WS4REDIS_SUBSCRIBER`` names."""
-        return access.callback(conf.WS4REDIS_SUBSCRIBER)
+        return callback(conf.WS4REDIS_SUBSCRIBER)
 
     @property
     def possible_channels(self) -> list[str]:

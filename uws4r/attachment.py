@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from uws4r._channel import Channel
 from uws4r._connection import Connection
@@ -54,6 +54,9 @@ TOLD = Over(LOGGED_OUT, "logged out")  # the site has said so
 GONE = Over(RENEWED, "the session is not there any more")
 CHANGED = Over(RENEWED, "the session has another user")
 
+# Stands in front of the key of a login that the site has made itself: Django's rules do not tell whether it holds.
+OWN = "\0"
+
 NOBODY = "-"  # the user of a client that has none, or none that is known
 NO_ADDRESS = "unix"  # the address of a client that came over a Unix socket
 
@@ -93,6 +96,13 @@ def quoted_user(name: str) -> str:
     if name == NOBODY or not PLAIN_USER(name):
         return "%2D" if name == NOBODY else quote(name, safe="@+", errors="surrogatepass")
     return name or "%"  # which quote() never returns
+
+
+def unquoted_user(name: str) -> str | None:
+    """Return what :func:`quoted_user` was given; None for :data:`NOBODY`."""
+    if name == NOBODY:
+        return None
+    return "" if name == "%" else unquote(name, errors="surrogatepass")
 
 
 def quoted_path(path: str) -> str:
@@ -144,7 +154,7 @@ class Attachment:
     window: int = 0  # bits, 9 or 15, where the handshake agreed on compressing messages (RFC 7692)
     greeting: tuple[tuple[int, bytes], ...] = ()  # (opcode, payload), sent before anything else
     fetch: bool = True  # send the persisted values
-    session: str | None = None  # the key of the client's session
+    session: str | None = None  # the key of the client's session, or OWN and that of a login of the site's
     expires: int = 0  # seconds of the epoch: when it ends; 0 where nobody has looked at it
     overrides: Overrides | None = None
     left: Callable[[], None] | None = None  # called when the connection is closed, or never came to be

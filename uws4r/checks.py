@@ -17,9 +17,8 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from redis.connection import parse_url
 
-from uws4r import access
 from uws4r.channels import AUDIENCES, in_cookies
-from uws4r.conf import SETTINGS, conf
+from uws4r.conf import SETTINGS, callback, conf
 from uws4r.errors import ConfigurationError
 from uws4r.handshake import TOKEN
 from uws4r.logins import session_store
@@ -132,7 +131,7 @@ def function(*arguments: str) -> Callable[[Any], Problem]:
         if value is None:
             return None
         try:
-            found = access.callback(value)
+            found = callback(value)
         except Exception as error:  # importing a site's module may raise anything
             return f"cannot be imported: {error}"
         if not callable(found):
@@ -151,7 +150,7 @@ def function(*arguments: str) -> Callable[[Any], Problem]:
 def subscriber(value: Any) -> Problem:
     if (trouble := function("connection")(value)) is not None:
         return trouble
-    found = access.callback(value)
+    found = callback(value)
     if isinstance(found, type) and issubclass(found, RedisSubscriber):
         return None
     return "is no subclass of uws4r.subscriber.RedisSubscriber"
@@ -249,6 +248,12 @@ RULES = (
     Rule("uws4r.E036", "UWS4R_MESSAGE_TIMEOUT", number(0, int, float), "seconds such as 60, or 0 for any time"),
     Rule("uws4r.E037", "UWS4R_RECEIVE_BUFFER", number(1, int), "bytes such as 67108864"),
     Rule("uws4r.E038", "UWS4R_PUBLISH_BUFFER_SIZE", number(1, int), "bytes such as 16777216"),
+    Rule(
+        "uws4r.E039",
+        "UWS4R_LOGIN_CHECKER",
+        function("key", "user"),
+        'a function f(key, user), or its dotted path such as "mysite.logins.still_holds"',
+    ),
     Rule("uws4r.E033", "UWS4R_KEEP_RATE", number(0, int, float), "bytes a second such as 65536, or 0 for no limit"),
     Rule(
         "uws4r.E034",
@@ -403,7 +408,7 @@ def shared_redis(**kwargs: Any) -> list[CheckMessage]:
 
 def unlimited_memory(**kwargs: Any) -> list[CheckMessage]:
     """Without ``maxmemory`` Redis takes all that its machine has, and some of what it keeps comes from clients."""
-    if wrong_values() or conf.WS4REDIS_EXPIRE <= 0 or not access.callback(conf.WS4REDIS_SUBSCRIBER).publish_channels:
+    if wrong_values() or conf.WS4REDIS_EXPIRE <= 0 or not callback(conf.WS4REDIS_SUBSCRIBER).publish_channels:
         return []
     try:
         limit = within(PATIENCE, _maxmemory)

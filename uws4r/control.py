@@ -15,7 +15,7 @@ from typing import Any
 
 from uws4r._connection import Connection
 from uws4r._frames import encode_close
-from uws4r.attachment import NOBODY, TOLD, Identity, Over
+from uws4r.attachment import NOBODY, OWN, TOLD, Identity, Over
 from uws4r.counters import counters
 from uws4r.hub import Hub
 from uws4r.quoting import shown
@@ -142,7 +142,7 @@ class Control:
                 continue
             if order.received >= began:
                 self._hub.guarded(self._acts[order.do], connection, order)
-            elif order.do == "close" and connection.session in order.whom["sessions"]:
+            elif order.do == "close" and dict(who)["sessions"] in order.whom["sessions"]:
                 self._look(connection, TOLD)
 
     def _answer(self, order: Order, fields: dict[str, Any]) -> None:
@@ -169,7 +169,8 @@ def _names_of(connection: Connection) -> Names:
     """Return by which name of each section an order may mean a connection; None where by none."""
     who = Identity.parsed(connection.identity)
     user = None if who.user == NOBODY else who.user  # an order for nobody would be one for all anonymous clients
-    return tuple(zip(SECTIONS, (user, connection.session, who.path), strict=True))
+    session = connection.session
+    return tuple(zip(SECTIONS, (user, session and session.removeprefix(OWN), who.path), strict=True))
 
 
 def _for(index: dict[str, dict[str, list[Order]]], connection: Connection) -> Iterator[Order]:

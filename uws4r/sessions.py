@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from uws4r._connection import Connection
-from uws4r.attachment import ENDED, GONE, TOLD, Identity, Over
+from uws4r.attachment import ENDED, GONE, OWN, TOLD, Identity, Over
 from uws4r.hub import Hub
 from uws4r.quoting import shown
 
@@ -80,7 +80,8 @@ class SessionChecks:
         self._begin()
 
     def _want(self, connection: Connection, known: Over | None = None) -> bool:
-        wanted = connection.is_open and connection.session is not None
+        session = connection.session if connection.is_open else None
+        wanted = session is not None and bool(connection.expires or not session.startswith(OWN))
         if wanted:
             self._due.append((connection, known))
         return wanted

@@ -9,7 +9,7 @@ import pytest
 from tests.support.hubs import Bench
 from tests.support.servers import wait_until
 from tests.support.wire import Client
-from uws4r.attachment import CHANGED, ENDED, GONE, TOLD, Over
+from uws4r.attachment import CHANGED, ENDED, GONE, OWN, TOLD, Over
 from uws4r.sessions import READERS, READS, SessionChecks
 
 LATER = int(time.time()) + 10_000
@@ -169,3 +169,17 @@ def test_what_cannot_be_read_closes_nobody_and_is_logged_once(
     store.second()
     store.second()
     assert clients[0].receive_close().close_code == 4401
+
+
+def test_a_login_of_the_sites_is_looked_at_only_where_the_site_can_tell(bench: Bench) -> None:
+    mary = {"identity": "203.0.113.7 mary /ws/f"}
+    silent = bench.join("broadcast:f", session=OWN + "silent", **mary)
+    tells = bench.join("broadcast:f", session=OWN + "tells", expires=LATER, **mary)
+    store = Sessions(bench, 1)
+    clients = (silent, tells)
+    store.over = {OWN + "silent": ENDED, OWN + "tells": ENDED}
+    for _ in range(2):
+        store.second(clients)
+    assert set(store.read) == {OWN + "tells"}
+    assert tells.receive_close().close_code == 4401
+    assert silent.ping() == []
