@@ -195,12 +195,13 @@ class Application:
         return way.open(environ, start_response, hub, attachment, Accepted(key, protocol, headers))
 
     def _negotiate(self, environ: dict[str, Any], hub: Hub, signals: access.RequestSignals) -> Attachment:
-        if self.Subscriber is not RedisSubscriber:
+        kind = self.Subscriber
+        if kind is not RedisSubscriber:
             # It may keep the request as long as its websocket lives; uWSGI empties its environ before.
             environ = dict(environ)
         request = access.build_request(environ, signals, self.process_request)
         access.check_origin(request)
-        subscriber = self._make_subscriber(hub, signals)
+        subscriber = self._make_subscriber(kind, hub, signals)
         try:
             return self._agree(request, subscriber, hub)
         except BaseException:
@@ -252,8 +253,10 @@ class Application:
         calls_of(subscriber, hub, attachment)
         return attachment
 
-    def _make_subscriber(self, hub: Hub, signals: access.RequestSignals) -> RedisSubscriber:
-        kind, connection = self.Subscriber, self._redis_connection
+    def _make_subscriber(
+        self, kind: type[RedisSubscriber], hub: Hub, signals: access.RequestSignals
+    ) -> RedisSubscriber:
+        connection = self._redis_connection
         if kind is not RedisSubscriber:
             signals.start()
             connection = redis_client() if connection is None else connection
