@@ -9,24 +9,22 @@ import logging
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.contrib.auth import SESSION_KEY, get_user
+from django.contrib.auth import SESSION_KEY
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.wsgi import WSGIRequest
 from django.core.signals import request_finished, request_started
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 from django.utils.http import is_same_domain
-from django.utils.module_loading import import_string
 
 from uws4r.attachment import Identity
-from uws4r.conf import conf
+from uws4r.conf import callback, conf
 from uws4r.errors import HandshakeError
-from uws4r.logins import claim, load_session, loaded, session_store
+from uws4r.logins import by_django, claim, load_session, loaded, session_store, user_of
 from uws4r.proxies import client_address
 from uws4r.quoting import shown
 from uws4r.subscriber import facility_of
@@ -121,6 +119,7 @@ def attach_session_and_user(request: HttpRequest) -> None:
     if key is None:
         request.session = SimpleLazyObject(_no_session)
         request.user = SimpleLazyObject(_anonymous)
+        by_django(request)
         return
     # Neither knows the request itself: that would close a circle, and tens of thousands of them would wait for the
     # garbage collector.
@@ -129,6 +128,7 @@ def attach_session_and_user(request: HttpRequest) -> None:
     session = SimpleLazyObject(lambda: load_session(key, start))
     request.session = session
     request.user = SimpleLazyObject(lambda: _user_of(session, start))
+    by_django(request)
 
 
 def _nothing() -> None:
@@ -143,20 +143,10 @@ def _user_of(session: Any, start: Callable[[], None]) -> Any:
     if SESSION_KEY not in session:  # get_user() would be slow to find out
         return _anonymous()
     start()
-    return get_user(SimpleNamespace(session=session._wrapped))  # it asks for nothing else
-
-
-@lru_cache(maxsize=16)
-def _imported(path: str) -> Any:
-    found = import_string(path)
-    if not callable(found):
-        raise TypeError(f"{path} is not callable")
-    return found
-
-
-def callback(setting: Any) -> Any:
-    """Return the callable that a setting names, None where it names none."""
-    return _imported(setting) if isinstance(setting, str) else setting
+    user, holds = user_of(session._wrapped)
+    if not holds:  # as Django does it, but in the store, which the next page will do
+        session._wrapped = _no_session()
+    return user
 
 
 def check_origin(request: HttpRequest) -> None:

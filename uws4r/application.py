@@ -20,7 +20,8 @@ from uws4r._connection import Connection
 from uws4r._decoder import is_text
 from uws4r.admission import census, check_capacity
 from uws4r.attachment import Attachment
-from uws4r.conf import conf
+from uws4r.conf import callback, conf
+from uws4r.cookies import mend
 from uws4r.counters import REFUSED, counters
 from uws4r.errors import ConfigurationError, HandshakeError
 from uws4r.handshake import (
@@ -36,7 +37,7 @@ from uws4r.handshake import (
 )
 from uws4r.hub import Hub
 from uws4r.logins import look, session_of
-from uws4r.overrides import calls_of, encoded, opcode_of, overrides
+from uws4r.overrides import calls_of, encoded, opcode_of, overrides, release
 from uws4r.quoting import brief, harmless, shown
 from uws4r.redis_clients import redis_client
 from uws4r.redis_store import raw
@@ -118,7 +119,7 @@ class Application:
     @property
     def Subscriber(self) -> type[RedisSubscriber]:
         """The class that ``WS4REDIS_SUBSCRIBER`` names."""
-        return access.callback(conf.WS4REDIS_SUBSCRIBER)
+        return callback(conf.WS4REDIS_SUBSCRIBER)
 
     @property
     def possible_channels(self) -> list[str]:
@@ -171,6 +172,7 @@ class Application:
         try:
             if UPGRADE not in environ and is_health_check(environ):
                 return self._tell_health(environ, start_response)
+            mend(environ)
             if self._is_the_sites():
                 signals.start()
                 self.assure_protocol_requirements(environ)
@@ -185,11 +187,15 @@ class Application:
             if not hub.keeper.connector.wait():
                 raise HandshakeError(AWAY, status=503)
             attachment = self._negotiate(environ, hub, signals)
-            attachment.began = began
-            if compression is not None:
-                attachment.window = compression.window
-            headers = accept_headers(key, protocol, compression and compression.header)
-            attachment.left = census.admit(attachment.identity)
+            try:
+                attachment.began = began
+                if compression is not None:
+                    attachment.window = compression.window
+                headers = accept_headers(key, protocol, compression and compression.header)
+                attachment.left = census.admit(attachment.identity)
+            except BaseException:
+                attachment.abandon()
+                raise
         except HandshakeError as error:
             return refuse(start_response, error)
         except SuspiciousOperation as error:
@@ -221,11 +227,24 @@ class Application:
         return [] if environ["REQUEST_METHOD"] == "HEAD" else body
 
     def _negotiate(self, environ: dict[str, Any], hub: Hub, signals: access.RequestSignals) -> Attachment:
+        kind = self.Subscriber
+        if kind is not RedisSubscriber:
+            # It may keep the request as long as its websocket lives; uWSGI empties its environ before.
+            environ = dict(environ)
         request = access.build_request(environ, signals, self.process_request)
         access.check_origin(request)
-        subscriber = self._make_subscriber(hub, signals)
+        subscriber = self._make_subscriber(kind, hub, signals)
+        try:
+            return self._agree(request, subscriber, hub)
+        except BaseException:
+            release(subscriber, hub)
+            raise
+
+    def _agree(self, request: HttpRequest, subscriber: RedisSubscriber, hub: Hub) -> Attachment:
         channels, echo = self.process_subscriptions(request)
-        subscriber.set_pubsub_channels(request, access.grant_channels(request, channels))
+        granted = access.grant_channels(request, channels)
+        look(request)  # before it joins its session's channels: that may be over
+        subscriber.set_pubsub_channels(request, granted)
         greeting = Greeting()
         if overrides(subscriber, "send_persited_messages"):
             subscriber.send_persited_messages(greeting)
@@ -239,7 +258,6 @@ class Application:
         most = conf.UWS4R_MAX_CHANNELS
         if len(subscribed) + len(subscriber._publishers) > most:
             raise HandshakeError(f"A websocket may have at most {most} channels")
-        look(request)
         identity = str(access.identify(request))
         if not subscribed and not subscriber._publishers:
             logger.warning(
@@ -267,8 +285,10 @@ class Application:
         calls_of(subscriber, hub, attachment)
         return attachment
 
-    def _make_subscriber(self, hub: Hub, signals: access.RequestSignals) -> RedisSubscriber:
-        kind, connection = self.Subscriber, self._redis_connection
+    def _make_subscriber(
+        self, kind: type[RedisSubscriber], hub: Hub, signals: access.RequestSignals
+    ) -> RedisSubscriber:
+        connection = self._redis_connection
         if kind is not RedisSubscriber:
             signals.start()
             connection = redis_client() if connection is None else connection

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from uws4r._channel import Channel
 from uws4r._connection import Connection
-from uws4r.rfc6455 import CloseCode
+from uws4r.rfc6455 import LOGGED_OUT, RENEWED, CloseCode
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,22 @@ PLAIN_ADDRESS = re.compile(r"[\w.~:-]*", re.ASCII).fullmatch
 PLAIN_USER = re.compile(r"[\w.~@+-]*", re.ASCII).fullmatch
 PLAIN_PATH = re.compile(r"[\w.~/:@!$&'()*+,;=-]*", re.ASCII).fullmatch
 
+
+class Over(NamedTuple):
+    """That a login does not hold any more, and what its websocket is closed with."""
+
+    code: int
+    reason: str
+
+
+ENDED = Over(LOGGED_OUT, "the login has ended")
+TOLD = Over(LOGGED_OUT, "logged out")  # the site has said so
+# The browser may have another session by now. Whoever has only the key of the one before comes back as nobody.
+GONE = Over(RENEWED, "the session is not there any more")
+CHANGED = Over(RENEWED, "the session has another user")
+
+# Stands in front of the key of a login that the site has made itself: Django's rules do not tell whether it holds.
+OWN = "\0"
 
 NOBODY = "-"  # the user of a client that has none, or none that is known
 NO_ADDRESS = "unix"  # the address of a client that came over a Unix socket
@@ -80,6 +96,13 @@ def quoted_user(name: str) -> str:
     if name == NOBODY or not PLAIN_USER(name):
         return "%2D" if name == NOBODY else quote(name, safe="@+", errors="surrogatepass")
     return name or "%"  # which quote() never returns
+
+
+def unquoted_user(name: str) -> str | None:
+    """Return what :func:`quoted_user` was given; None for :data:`NOBODY`."""
+    if name == NOBODY:
+        return None
+    return "" if name == "%" else unquote(name, errors="surrogatepass")
 
 
 def quoted_path(path: str) -> str:
@@ -131,7 +154,7 @@ class Attachment:
     window: int = 0  # bits, 9 or 15, where the handshake agreed on compressing messages (RFC 7692)
     greeting: tuple[tuple[int, bytes], ...] = ()  # (opcode, payload), sent before anything else
     fetch: bool = True  # send the persisted values
-    session: str | None = None  # the key of the client's session
+    session: str | None = None  # the key of the client's session, or OWN and that of a login of the site's
     expires: int = 0  # seconds of the epoch: when it ends; 0 where nobody has looked at it
     overrides: Overrides | None = None
     left: Callable[[], None] | None = None  # called when the connection is closed, or never came to be
@@ -149,7 +172,7 @@ class Attachment:
             goodbye: A frame for the client, whose 101 is out; as far as the socket takes it at once.
         """
         if self.fd >= 0:
-            with socket.socket(fileno=self.fd) as client, suppress(OSError):
+            with suppress(OSError), socket.socket(fileno=self.fd) as client:
                 client.send(goodbye, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         if self.overrides is not None:
             self.overrides.closed(CloseCode.ABNORMAL, "")

@@ -72,10 +72,20 @@ def group_names(request: Any) -> list[str]:
     return [*(name for name in stored if name in present or name in others), *(n for n in present if n not in stored)]
 
 
+def in_cookies(store: type) -> bool:
+    """
+    Whether sessions of this class are kept in the browser: then nothing names one.
+
+    What Django calls the key there is all of the cookie, which is another one after each change.
+    """
+    return any(each.__module__ == "django.contrib.sessions.backends.signed_cookies" for each in store.__mro__)
+
+
 def session_keys(request: Any) -> list[str]:
-    """Return the key of the request's session; none where there is no session."""
-    key = getattr(getattr(request, "session", None), "session_key", None)
-    return [key] if key else []
+    """Return the key of the request's session; none where there is no session, or none that has a name."""
+    session = getattr(request, "session", None)
+    key = getattr(session, "session_key", None)
+    return [key] if key and not in_cookies(session.__class__) else []
 
 
 _told: set[tuple[str, str]] = set()

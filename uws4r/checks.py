@@ -17,11 +17,12 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from redis.connection import parse_url
 
-from uws4r import access
-from uws4r.channels import AUDIENCES
-from uws4r.conf import SETTINGS, conf
+from uws4r.access import OPAQUE
+from uws4r.channels import AUDIENCES, in_cookies
+from uws4r.conf import SETTINGS, callback, conf
 from uws4r.errors import ConfigurationError
 from uws4r.handshake import TOKEN
+from uws4r.logins import session_store
 from uws4r.redis_arguments import WrongKind, WrongUrl
 from uws4r.redis_clients import make_client
 from uws4r.subscriber import RedisSubscriber
@@ -142,7 +143,7 @@ def function(*arguments: str) -> Callable[[Any], Problem]:
         if value is None:
             return None
         try:
-            found = access.callback(value)
+            found = callback(value)
         except Exception as error:  # importing a site's module may raise anything
             return f"cannot be imported: {error}"
         if not callable(found):
@@ -161,7 +162,7 @@ def function(*arguments: str) -> Callable[[Any], Problem]:
 def subscriber(value: Any) -> Problem:
     if (trouble := function("connection")(value)) is not None:
         return trouble
-    found = access.callback(value)
+    found = callback(value)
     if isinstance(found, type) and issubclass(found, RedisSubscriber):
         return None
     return "is no subclass of uws4r.subscriber.RedisSubscriber"
@@ -171,7 +172,7 @@ def origins(value: Any) -> Problem:
     if not isinstance(value, (list, tuple, set)):
         return "is no list"
     for origin in value:
-        if origin == "*" or origin in access.OPAQUE:
+        if origin == "*" or origin in OPAQUE:
             continue
         if not isinstance(origin, str):
             return f"contains {origin!r}"
@@ -271,6 +272,12 @@ RULES = (
     Rule("uws4r.E036", "UWS4R_MESSAGE_TIMEOUT", number(0, int, float), "seconds such as 60, or 0 for any time"),
     Rule("uws4r.E037", "UWS4R_RECEIVE_BUFFER", number(1, int), "bytes such as 67108864"),
     Rule("uws4r.E038", "UWS4R_PUBLISH_BUFFER_SIZE", number(1, int), "bytes such as 16777216"),
+    Rule(
+        "uws4r.E039",
+        "UWS4R_LOGIN_CHECKER",
+        function("key", "user"),
+        'a function f(key, user), or its dotted path such as "mysite.logins.still_holds"',
+    ),
     Rule("uws4r.E033", "UWS4R_KEEP_RATE", number(0, int, float), "bytes a second such as 65536, or 0 for no limit"),
     Rule(
         "uws4r.E034",
@@ -365,6 +372,24 @@ def ambiguous_prefix(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
+def sessions_in_cookies(**kwargs: Any) -> list[CheckMessage]:
+    """Only the browser knows such a session: nothing names it, and nothing ends it."""
+    try:
+        store = session_store(settings.SESSION_ENGINE)
+    except Exception:  # Django tells
+        return []
+    if not in_cookies(store):
+        return []
+    return [
+        Warning(
+            "SESSION_ENGINE keeps sessions in cookies: nobody can subscribe or publish to a session, and a logout "
+            "closes only the websockets that were opened with the very cookie that it ends",
+            hint='Choose another one, such as "django.contrib.sessions.backends.cached_db", or silence uws4r.W016.',
+            id="uws4r.W016",
+        )
+    ]
+
+
 def open_to_everybody(**kwargs: Any) -> list[CheckMessage]:
     """What is convenient while developing, and not when strangers come."""
     found = []
@@ -384,7 +409,7 @@ def open_to_everybody(**kwargs: Any) -> list[CheckMessage]:
                 id="uws4r.W012",
             )
         )
-    for origin in access.OPAQUE:
+    for origin in OPAQUE:
         if origin in conf.UWS4R_ALLOWED_ORIGINS:
             found.append(
                 Warning(
@@ -418,7 +443,7 @@ def shared_redis(**kwargs: Any) -> list[CheckMessage]:
 
 def unlimited_memory(**kwargs: Any) -> list[CheckMessage]:
     """Without ``maxmemory`` Redis takes all that its machine has, and some of what it keeps comes from clients."""
-    if wrong_values() or conf.WS4REDIS_EXPIRE <= 0 or not access.callback(conf.WS4REDIS_SUBSCRIBER).publish_channels:
+    if wrong_values() or conf.WS4REDIS_EXPIRE <= 0 or not callback(conf.WS4REDIS_SUBSCRIBER).publish_channels:
         return []
     try:
         limit = within(PATIENCE, _maxmemory)
@@ -512,7 +537,7 @@ def require_right_settings() -> None:
         raise ConfigurationError("; ".join(f"{error.msg}. {error.hint} ({error.id})" for error in errors))
 
 
-ALWAYS = (wrong_values, unknown_settings, leftovers, ambiguous_prefix)
+ALWAYS = (wrong_values, unknown_settings, leftovers, ambiguous_prefix, sessions_in_cookies)
 DEPLOYED = (open_to_everybody, shared_redis, foreign_keys)
 CONNECTING = (unlimited_memory,)  # of a deployment, too
 

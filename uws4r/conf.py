@@ -7,10 +7,12 @@ exists under both names the new one wins. Nothing else in uws4r reads its settin
 
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from django.conf import settings
 from django.utils.functional import empty
+from django.utils.module_loading import import_string
 
 attribute_of = object.__getattribute__
 EMBEDDED_REDIS = "UWS4R_EMBEDDED_REDIS"  # set by a runserver that has started a Redis, for its children
@@ -226,6 +228,15 @@ class Conf:
         return self._get("UWS4R_SESSION_CHECK", 60)
 
     @property
+    def UWS4R_LOGIN_CHECKER(self) -> Any:
+        """
+        Callable, or its dotted path, for logins that the site has made: ``f(key, user)`` says whether one still holds.
+
+        None: nobody looks at them.
+        """
+        return self._get("UWS4R_LOGIN_CHECKER", None)
+
+    @property
     def UWS4R_PUBLISH_BUFFER(self) -> int:
         """Messages of clients that a worker keeps while Redis is away; one more closes its client with 1013. 1000."""
         return self._get("UWS4R_PUBLISH_BUFFER", 1000)
@@ -255,3 +266,16 @@ conf = Conf()
 
 # Every setting by its name here; those of ws4redis may also be written ``UWS4R_…``.
 SETTINGS = tuple(name for name in vars(Conf) if name.isupper())
+
+
+@lru_cache(maxsize=16)
+def _imported(path: str) -> Any:
+    found = import_string(path)
+    if not callable(found):
+        raise TypeError(f"{path} is not callable")
+    return found
+
+
+def callback(setting: Any) -> Any:
+    """Return the callable that a setting names, None where it names none."""
+    return _imported(setting) if isinstance(setting, str) else setting

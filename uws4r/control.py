@@ -15,7 +15,7 @@ from typing import Any
 
 from uws4r._connection import Connection
 from uws4r._frames import encode_close
-from uws4r.attachment import NOBODY, Identity
+from uws4r.attachment import NOBODY, OWN, TOLD, Identity, Over
 from uws4r.counters import counters
 from uws4r.hub import Hub
 from uws4r.quoting import shown
@@ -52,6 +52,7 @@ class Order:
             encode_close(self.code, self.reason)  # what cannot be sent is found out here
         self.under = tuple(str(name).encode("utf-8", "surrogatepass") for name in fields.get("under", ()))
         self.everybody = bool(fields.get("everybody"))
+        self.user = fields.get("user")  # who has logged in, where somebody else may have been
         self.whom = {section: {str(name) for name in fields.get(section, ())} for section in SECTIONS}
         self.received = time.monotonic()
         self.size = len(self.under) + sum(map(len, self.whom.values()))
@@ -145,8 +146,8 @@ class Control:
                 continue
             if order.received >= began:
                 self._hub.guarded(self._acts[order.do], connection, order)
-            elif order.do == "close" and connection.session in order.whom["sessions"]:
-                self._look(connection)
+            elif order.do == "close" and dict(who)["sessions"] in order.whom["sessions"]:
+                self._look(connection, TOLD)
 
     def _answer(self, order: Order, fields: dict[str, Any]) -> None:
         if order.reply_to is not None:
@@ -160,22 +161,24 @@ class Control:
         self._hub.leave(connection, order.under)
 
     def _check(self, connection: Connection, order: Order) -> None:
-        self._look(connection)
+        others = order.user is not None and Identity.parsed(connection.identity).user not in (NOBODY, order.user)
+        self._look(connection, TOLD if others else None)
 
     def _find(self, connection: Connection, order: Order) -> None:
         if len(order.found) < MOST_FOUND:
             order.found.append(connection.identity)
 
-    def _look(self, connection: Connection) -> None:
+    def _look(self, connection: Connection, known: Over | None = None) -> None:
         if self._sessions is not None:
-            self._sessions.ask([connection])
+            self._sessions.ask([connection], known)
 
 
 def _names_of(connection: Connection) -> Names:
     """Return by which name of each section an order may mean a connection; None where by none."""
     who = Identity.parsed(connection.identity)
     user = None if who.user == NOBODY else who.user  # an order for nobody would be one for all anonymous clients
-    return tuple(zip(SECTIONS, (user, connection.session, who.path), strict=True))
+    session = connection.session
+    return tuple(zip(SECTIONS, (user, session and session.removeprefix(OWN), who.path), strict=True))
 
 
 def _for(index: dict[str, dict[str, list[Order]]], connection: Connection) -> Iterator[Order]:

@@ -44,5 +44,8 @@ class Detached:
             logger.info("%s left during the handshake: %s", brief(attachment.identity), error)
             attachment.abandon()
             return []
+        except BaseException:
+            attachment.abandon()
+            raise
         hub.attach(attachment)
         return []

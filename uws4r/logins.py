@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable
 from copy import copy
+from datetime import datetime
 from functools import cache, lru_cache
 from importlib import import_module
 from types import SimpleNamespace
@@ -24,12 +25,14 @@ from django.db import close_old_connections, reset_queries
 from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
 
-from uws4r.attachment import NOBODY, quoted_user
-from uws4r.conf import conf
+from uws4r.attachment import CHANGED, ENDED, GONE, NOBODY, OWN, Over, quoted_user, unquoted_user
+from uws4r.channels import in_cookies
+from uws4r.conf import callback, conf
 from uws4r.quoting import shown
 
 logger = logging.getLogger("uws4r.access")
 
+FOR_EVER = 0xFFFFFFFF  # seconds of the epoch
 LONGEST_CLAIM = 64  # characters of a key that nobody has looked at
 LONGEST_CACHED = 128  # characters of a key that a cache is asked for; Django's have 32
 # What can be a key. Of others, caches warn in a text that Python remembers for ever, and databases raise errors.
@@ -84,21 +87,45 @@ def _quicker(slow: RedisCache) -> RedisCache:
 
 def load_session(key: str, start: Callable[[], None] | None = None) -> SessionBase:
     """
-    Return a session, loaded; a store forgets the key of one that is not there, so that its key is None then.
+    Return a session, loaded; the key of one that is not there is None.
 
     Args:
         start: Called before anything but Redis is asked, which may want a database connection.
     """
-    session: Any = session_store(settings.SESSION_ENGINE)(key)
+    store: Any = session_store(settings.SESSION_ENGINE)
+    session = store(key)
     if len(key) > LONGEST_CACHED and hasattr(session, "_cache"):
-        return session_store(settings.SESSION_ENGINE)(None)
+        return store(None)
     in_redis = type(getattr(session, "_cache", None)) is RedisCache
     if in_redis:
         session._cache = _quicker(session._cache)
     if start is not None and not (in_redis and type(session) is SessionStore):
         start()
+    return session if _is_there(session, key) else store(None)
+
+
+def _is_there(session: Any, key: str) -> bool:
     session.get("")
-    return session
+    if session.session_key == key and (session.keys() or _forgets(type(session)) or session.exists(key)):
+        return True
+    if session.session_key not in (key, None):  # made in the place of one that is not there, or over
+        session.delete()
+    return False
+
+
+def _forgets(store: type[SessionBase]) -> bool:
+    """Whether a store is known to forget the key of a session that it does not find, so that no other look is due."""
+    return store.load.__module__.startswith("django.contrib.sessions.backends.") and not in_cookies(store)
+
+
+def by_django(request: HttpRequest) -> None:
+    """Note that the request's session and user, as they are now, are Django's: its rules say whether they hold."""
+    request.djangos = (request.session, request.user)
+
+
+def _is_its_own(request: HttpRequest, session: Any) -> bool:
+    """Whether the site has set the request's session."""
+    return session is not None and session is not vars(request).get("djangos", (None,))[0]
 
 
 def look(request: HttpRequest) -> None:
@@ -106,8 +133,12 @@ def look(request: HttpRequest) -> None:
     Load session and user of a request that claims to have a session, so that the websocket ends with that login.
 
     Not where ``UWS4R_SESSION_CHECK`` is 0, nor where they cannot be read: nothing that the site asks for depends on it.
+    A session that the site has made of what the client claims is looked for, before it is an audience.
     """
     user = getattr(request, "user", None)
+    session: Any = getattr(request, "session", None)
+    if _is_its_own(request, session):
+        _look_for(request, session)
     if loaded(user) or claim(request) is None or not conf.UWS4R_SESSION_CHECK:
         return
     try:
@@ -118,49 +149,145 @@ def look(request: HttpRequest) -> None:
         )
 
 
+def _look_for(request: HttpRequest, session: Any) -> None:
+    try:
+        if not isinstance(session, SessionBase) or not session.session_key or _is_there(session, session.session_key):
+            return
+    except Exception as error:
+        logger.warning("a session that the site has made cannot be read, and is none: %s", shown(repr(error)))
+    request.session = session.__class__(None)
+
+
 def session_of(request: HttpRequest) -> tuple[str | None, int]:
     """
     Return the key of the request's session, and when the session ends in seconds of the epoch.
 
-    Where nobody has loaded the session the key is what the client claims, good for being closed by, and the time
-    is 0.
+    Where nobody has loaded the session, or it is not there, the key is what the client claims, good for being closed
+    by, and the time is 0. A login that the site has made itself has the key that the site gives it, behind
+    :data:`OWN`, and a time only where the site has a way to look at it.
     """
     session: Any = getattr(request, "session", None)
-    if session is not None and loaded(session):
+    if not _is_djangos(request, session):
+        key = _own_key(request, session)
+        return (None, 0) if key is None else (OWN + key, 0 if conf.UWS4R_LOGIN_CHECKER is None else FOR_EVER)
+    if loaded(session):
         session = getattr(session, "_wrapped", session)
-        if not isinstance(session, SessionBase) or session.session_key is None:
-            return getattr(session, "session_key", None) or None, 0
-        return session.session_key, int(time.time() + session.get_expiry_age())
+        if session.session_key is not None:
+            return session.session_key, int(time.time() + session.get_expiry_age())
     key = claim(request)
     return (key, 0) if key and len(key) <= LONGEST_CLAIM else (None, 0)
 
 
-def read_session(key: str, user: str) -> int | None:
+def _is_djangos(request: HttpRequest, session: Any) -> bool:
+    """Whether the websocket is that of the user whose session the cookie names."""
+    djangos, user = vars(request).get("djangos", (None, None))
+    if djangos is None or session is not djangos:
+        return False
+    if request.user is user:
+        return True
+    try:  # a site may have put another object for the same user in its place
+        return request.user.is_authenticated == user.is_authenticated and (
+            not user.is_authenticated or request.user.get_username() == user.get_username()
+        )
+    except Exception as error:
+        logger.warning("nobody can say whose a session is, so that nobody looks at it: %s", shown(repr(error)))
+        return False
+
+
+def _own_key(request: HttpRequest, session: Any) -> str | None:
+    """Return what names a login that the site has made: ``request.login_key``, else its session's key."""
+    key = vars(request).get("login_key")
+    if key is None and _is_its_own(request, session) and loaded(session):
+        key = getattr(session, "session_key", None)
+    return str(key) if key else None
+
+
+class _Reading:
     """
-    Return when a session ends, in seconds of the epoch; None if it has ended or is another user's.
+    A session as :func:`get_user` gets it: to be read.
+
+    Of one that was signed with a key of ``SECRET_KEY_FALLBACKS`` it would change the key in the store. Nobody would
+    tell the browser, which would be logged out.
+    """
+
+    def __init__(self, session: SessionBase) -> None:
+        self._session = session
+        self.over = False  # it was not of the user's present password
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._session
+
+    def __getitem__(self, name: str) -> Any:
+        return self._session[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        pass
+
+    def cycle_key(self) -> None:
+        pass
+
+    def flush(self) -> None:
+        self.over = True
+
+
+def user_of(session: SessionBase) -> tuple[Any, bool]:
+    """Return a session's user, and whether the session is one of the user's present password; change nothing."""
+    reading = _Reading(session)
+    return get_user(SimpleNamespace(session=reading)), not reading.over
+
+
+def read_session(key: str, user: str) -> int | Over:
+    """
+    Return when a session ends, in seconds of the epoch; what has become of it if it is not that user's any more.
 
     Args:
+        key: Behind :data:`OWN` that of a login of the site's, which ``UWS4R_LOGIN_CHECKER`` looks at.
         user: The name as :class:`~uws4r.attachment.Identity` has it.
     Raises:
-        Exception: Whatever the session engine or the database raises when it cannot tell.
+        Exception: Whatever the session engine, the database or the site raises when it cannot tell.
     """
     reset_queries()
     close_old_connections()
     try:
-        return _read_session(key, user)
+        return _ask_site(key.removeprefix(OWN), user) if key.startswith(OWN) else _read_session(key, user)
     finally:
         close_old_connections()
 
 
-def _read_session(key: str, user: str) -> int | None:
+def _ask_site(key: str, user: str) -> int | Over:
+    checker = callback(conf.UWS4R_LOGIN_CHECKER)
+    if checker is None:  # any more
+        return FOR_EVER
+    answer = checker(key, unquoted_user(user))
+    if answer is True:
+        return FOR_EVER
+    if isinstance(answer, Over):
+        return answer
+    if answer is None:
+        raise TypeError("UWS4R_LOGIN_CHECKER returned None (is its `return` missing?)")
+    end = int(answer.timestamp() if isinstance(answer, datetime) else answer)
+    return end if end > time.time() else ENDED
+
+
+def django_login(key: str, user: str | None) -> int | Over:
+    """Ask Django: a ``UWS4R_LOGIN_CHECKER`` for sites that attach its session themselves."""
+    return _read_session(key, NOBODY if user is None else quoted_user(user))
+
+
+def _read_session(key: str, user: str) -> int | Over:
     session = load_session(key)
     if session.session_key is None:
-        return None
+        return GONE
     if user != NOBODY:
-        found: Any = get_user(SimpleNamespace(session=session))
-        if not found.is_authenticated or quoted_user(str(found.get_username())) != user:
-            return None
+        found, _ = user_of(session)
+        if not found.is_authenticated:
+            return ENDED
+        if quoted_user(str(found.get_username())) != user:
+            return CHANGED
     if hasattr(session, "model"):  # in the database: its end is not in the session's own data
         end = session.model._default_manager.filter(pk=key).values_list("expire_date", flat=True).first()
-        return None if end is None else int(end.timestamp())
+        return GONE if end is None else int(end.timestamp())
     return int(time.time() + session.get_expiry_age())

@@ -58,6 +58,10 @@ class Native:
             attachment.abandon()
             requests.give_up()
             return
+        except BaseException:
+            attachment.abandon()
+            requests.give_up()
+            raise
         try:
             requests.serve(attachment, shield, early)
         finally:

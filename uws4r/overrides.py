@@ -23,7 +23,7 @@ from uws4r.conf import conf
 from uws4r.hub import Hub
 from uws4r.quoting import harmless
 from uws4r.redis_store import RedisMessage, RedisStore
-from uws4r.rfc6455 import Opcode
+from uws4r.rfc6455 import CloseCode, Opcode
 from uws4r.subscriber import RedisSubscriber
 
 logger = logging.getLogger("uws4r.subscriber")
@@ -207,3 +207,9 @@ def calls_of(subscriber: RedisSubscriber, hub: Hub, attachment: Attachment) -> N
     """Keep a subscriber with its websocket, where its class overrides what is called then."""
     if any(overrides(subscriber, method) for method in CALLED_LATER):
         subscriber._live = attachment.overrides = SubscriberCalls(subscriber, hub, hub.options.max_queue)
+
+
+def release(subscriber: RedisSubscriber, hub: Hub) -> None:
+    """Have a subscriber's ``release()`` called, whose websocket does not come to be."""
+    if overrides(subscriber, "release"):
+        SubscriberCalls(subscriber, hub, 0).closed(CloseCode.ABNORMAL, "")

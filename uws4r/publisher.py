@@ -12,8 +12,9 @@ from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 
 from uws4r._frames import unwrap
-from uws4r.channels import AUDIENCES, Channel, at_hand, channels_for
+from uws4r.channels import AUDIENCES, Channel, at_hand, channels_for, in_cookies
 from uws4r.conf import conf
+from uws4r.errors import ConfigurationError
 from uws4r.offloop import in_event_loop
 from uws4r.redis_clients import carried_out, redis_client
 from uws4r.redis_store import SELF, RedisStore
@@ -31,6 +32,10 @@ class RedisPublisher(RedisStore):
 
     ``RedisPublisher()`` without arguments publishes to nobody and is good for :meth:`fetch_message`.
     A publisher made in a coroutine finds out whom SELF means when it first publishes, with :meth:`apublish_message`.
+
+    Raises:
+        ValueError: No facility, SELF without a request, or something else than names.
+        ConfigurationError: SELF in ``sessions``, and the request's session is in its cookie.
     """
 
     def __init__(
@@ -55,6 +60,8 @@ class RedisPublisher(RedisStore):
             if broadcast or groups or users or sessions:
                 raise ValueError("RedisPublisher needs a facility to publish to: facility='…'")
             return
+        if sessions is True or sessions is SELF or (isinstance(sessions, (list, tuple, set)) and SELF in sessions):
+            _require_key(request)
         whom = {"groups": groups, "users": users, "sessions": sessions}
         find = partial(self._get_message_channels, request=request, facility=facility, broadcast=broadcast, **whom)
         if in_event_loop() and not all(map(at_hand, whom.values())):
@@ -92,6 +99,7 @@ class RedisPublisher(RedisStore):
                 order and returns the first there is.
         Raises:
             ValueError: Another audience.
+            ConfigurationError: The audience is the session, and sessions are in cookies.
             QueueError: Redis does not answer, or refuses; a ``redis.RedisError``, too.
         """
         return self._first(self._sought(request, facility, audience))
@@ -105,6 +113,8 @@ class RedisPublisher(RedisStore):
     def _sought(request: Any, facility: str, audience: str) -> list[Channel]:
         if audience != "any" and audience not in AUDIENCES:
             raise ValueError(f"audience is {audience!r}, not one of any, {', '.join(AUDIENCES)}")
+        if audience == "session":
+            _require_key(request)
         wanted = {name: audience in ("any", name) for name in AUDIENCES}
         return channels_for(
             facility,
@@ -124,3 +134,11 @@ class RedisPublisher(RedisStore):
             if data:  # an empty value is what a client's message has left that was not kept
                 return unwrap(data)[0]
         return None
+
+
+def _require_key(request: Any) -> None:
+    if in_cookies(getattr(request, "session", None).__class__):
+        raise ConfigurationError(
+            "a session that is kept in the browser (SESSION_ENGINE = …signed_cookies) has no key, and cannot be an "
+            "audience: publish to users, or choose another SESSION_ENGINE"
+        )

@@ -38,6 +38,7 @@ class CloseCode(IntEnum):
 
 
 LOGGED_OUT = 4401  # ours: the login that the websocket was opened with has ended
+RENEWED = 4501  # ours: the session has another key or another user now; the client comes back with what it has
 KICKED = 4403  # ours: an administrator has closed it
 
 

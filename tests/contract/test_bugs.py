@@ -93,6 +93,22 @@ def test_bug_s7_a_session_key_is_no_claim_of_the_client(site: Site) -> None:
     assert site.redis.channels() == []
 
 
+@pytest.mark.parametrize("engine", ["file", "cached_db", "signed_cookies"])
+def test_bug_s7_in_no_store(served: Callable[..., Site], engine: str) -> None:
+    site = served(settings={"SESSION_ENGINE": f"django.contrib.sessions.backends.{engine}"})
+    real = site.log_in("john")
+    made_up = [site.connect("/ws/f?subscribe-session&publish-session", session=key) for key in ("made-up-key", "k:y:s")]
+    client = site.join("/ws/f?subscribe-session&subscribe-user&publish-session", session=real, channel="user:john:f")
+    for each in (*made_up, client):
+        each.send("m")
+        assert each.ping() == []
+    # Where a session is in its cookie nothing names it: the cookie is another one after each change.
+    expected = set() if engine == "signed_cookies" else {f"session:{real}:f".encode()}
+    assert {name for name in site.redis.channels() if name.startswith(b"session:")} == expected
+    wait_until(lambda: set(site.redis.client.keys()) == expected, "published")
+    assert "Traceback" not in site.uwsgi.log
+
+
 # ---------------------------------------------------------------- lost, late, doubled
 
 

@@ -109,6 +109,8 @@ WRONG = [
     ("E027", "UWS4R_MAX_CHANNELS", 0, "is no whole number of at least 1"),
     ("E032", "UWS4R_MODE", "async", "is no mode"),
     ("E028", "UWS4R_SESSION_CHECK", "60", "is no number of at least 0"),
+    ("E039", "UWS4R_LOGIN_CHECKER", "no.such.module", "cannot be imported"),
+    ("E039", "UWS4R_LOGIN_CHECKER", "testsite.callbacks.by_token", "cannot be called with key and user"),
     ("E033", "UWS4R_KEEP_RATE", -1, "is no number of at least 0"),
     ("E034", "UWS4R_KEEP_RATE_PER_IP", "256 KiB", "is no number of at least 0"),
     ("E035", "UWS4R_KEEP_RATE_PER_WORKER", None, "is no number of at least 0"),
@@ -150,6 +152,8 @@ def test_every_rule_is_tried() -> None:
         ("UWS4R_COMPRESSION", False),
         ("UWS4R_COMPRESSION", True),
         ("UWS4R_SUBPROTOCOLS", ("chat.v2", "chat")),
+        ("UWS4R_LOGIN_CHECKER", "testsite.callbacks.still_holds"),
+        ("UWS4R_LOGIN_CHECKER", "uws4r.logins.django_login"),
     ],
 )
 def test_a_right_value_is_none(name: str, value: object) -> None:
@@ -307,3 +311,11 @@ def test_the_start_of_a_server_does_not_connect() -> None:
         listener.setblocking(False)
         with pytest.raises(BlockingIOError):
             listener.accept()
+
+
+def test_sessions_in_cookies_are_a_warning() -> None:
+    (message,) = messages(SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies")
+    assert (message.id, message.level) == ("uws4r.W016", 30)
+    assert "nobody can subscribe or publish to a session" in message.msg
+    for engine in ("db", "cached_db", "cache", "file", "none_such"):
+        assert messages(SESSION_ENGINE=f"django.contrib.sessions.backends.{engine}") == []

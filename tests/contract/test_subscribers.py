@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.support.servers import wait_until
+from tests.e2e.test_latecomers import log_in
+from tests.support.modes import MODES, serve_in, stop
+from tests.support.servers import RedisServer, wait_until
 from tests.support.site import Site
-from tests.support.wire import CLOSE, TEXT, close_frame, masked_frame
+from tests.support.wire import CLOSE, TEXT, Refused, close_frame, masked_frame
 from uws4r._frames import wrap
 from uws4r.overrides import COST
 
@@ -145,6 +148,41 @@ def test_j_release_is_told_how_it_ended(with_subscriber: Callable[[str], Site]) 
             client.send_raw(sent)
             client.receive_close()
         assert site.redis.client.blpop(["ended"], timeout=10) == (b"ended", said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [*MODES, "runserver"])
+def test_j_a_request_that_is_kept_can_be_used_later(
+    tmp_path: Path, redis_server: RedisServer, database: Path, mode: str
+) -> None:
+    redis_server.client.flushall()
+    settings = {"WS4REDIS_SUBSCRIBER": "testsite.subscribers.Keeps"}
+    site = serve_in(mode, tmp_path, redis_server, database, settings=settings, workers=1)
+    try:
+        cookies = f"theme=dark; sessionid={log_in(site, 'mary')}"
+        client = site.connect("/ws/f?publish-broadcast&room=5", {"Cookie": cookies, "X-Mine": "yes"})
+        for number in range(3):  # other requests come and go
+            site.connect(f"/ws/other{number}").ping()
+        client.send("what is it?")
+        wait_until(lambda: site.redis.client.get("broadcast:f"), "published")
+        seen = site.redis.client.get("broadcast:f")
+        assert seen == b"127.0.0.1 localhost http://localhost/ws/f?publish-broadcast&room=5 5 dark yes mary"
+    finally:
+        stop(site)
+
+
+def test_j_release_is_called_once_for_a_websocket_that_is_refused(served: Callable[..., Site]) -> None:
+    subscriber = {"WS4REDIS_SUBSCRIBER": "testsite.subscribers.Last"}
+    site = served(settings={**subscriber, "UWS4R_MAX_CONNECTIONS_PER_IP": 1, "UWS4R_MAX_CHANNELS": 1})
+    client = site.connect("/ws/f?subscribe-broadcast")
+    for path, status in (("/ws/f", 429), ("/ws/f?subscribe-broadcast&publish-broadcast", 400)):
+        with pytest.raises(Refused) as refused:
+            site.connect(path)
+        assert refused.value.response.status == status
+        assert site.redis.client.blpop(["ended"], timeout=10) == (b"ended", b"1006 ")
+    client.send_raw(close_frame(1000))
+    assert site.redis.client.blpop(["ended"], timeout=10) == (b"ended", b"1000 ")
+    assert site.redis.client.llen("ended") == 0
 
 
 def test_j_an_error_in_an_override_ends_that_websocket_only(with_subscriber: Callable[[str], Site]) -> None:

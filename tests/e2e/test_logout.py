@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -138,7 +139,12 @@ def test_what_no_signal_tells_is_found(served: Callable[..., Site]) -> None:
     clients.append(site.connect("/ws/f?subscribe-broadcast", session=flushed))
     other = site.connect(CHECKED, session=stays)
     shell(site, f"Session.objects.filter(pk={flushed!r}).delete()")
-    assert [closed_with(client) for client in clients] == [4401] * 4
+    # Nobody can tell it from a session that goes on under another key, so the client is asked to come back.
+    assert [closed_with(client) for client in clients] == [4501] * 4
+    back = site.connect(CHECKED, session=flushed)
+    assert back.ping() == []
+    assert site.redis.subscriptions("user:john:f") == 1  # the other one's
+    back.sock.close()
     other.ping()
 
 
@@ -184,7 +190,7 @@ def test_a_session_that_cannot_be_read_closes_nobody(served: Callable[..., Site]
     client.ping()
     assert site.uwsgi.log.count("sessions cannot be read") == 1
     shell(site, f"Session.objects.filter(pk={session!r}).delete()")
-    assert closed_with(client) == 4401
+    assert closed_with(client) == 4501
 
 
 @pytest.mark.parametrize(
@@ -268,7 +274,119 @@ def test_a_logout_with_redis_away_is_a_logout(served: Callable[..., Site], own_r
     own_redis.stop()
     assert site.request("GET", "/logout/", session=session).status == 200
     assert "no worker could be told to close" in site.uwsgi.log
-    assert closed_with(client) == 4401  # by the look at the sessions
+    assert closed_with(client) == 4501  # by the look at the sessions, which is not told why
+
+
+def the_session(response: Any) -> str:
+    """The key of the session that a page has given the browser."""
+    assert response.status == 200
+    return response.headers["set-cookie"].split("sessionid=")[1].split(";")[0]
+
+
+EVERYTHING = "/ws/r?subscribe-broadcast&subscribe-session&subscribe-user"
+
+
+def test_a_login_on_a_page_with_a_session_has_its_websockets_come_back(site: Site, mary: str) -> None:
+    before = the_session(site.request("POST", "/visit/"))
+    other = the_session(site.request("POST", "/visit/"))
+    clients = in_both_workers(site, EVERYTHING, before)
+    stays = [site.connect(EVERYTHING, session=other), site.connect(EVERYTHING, session=site.log_in("john"))]
+    after = the_session(site.request("POST", "/login/", f"username={mary}", session=before))
+    assert after != before
+    assert [closed_with(client) for client in clients] == [4501] * 8
+    site.join(EVERYTHING, session=after, channel=f"user:{mary}:r")
+    wait_until(lambda: site.redis.subscriptions(f"session:{after}:r") == 1, "joined")
+    # Whoever has the key of before is nobody.
+    assert site.connect("/ws/s?subscribe-session&subscribe-user", session=before).ping() == []
+    assert not [name for name in site.redis.channels() if name.endswith(b":s")]
+    for client in stays:
+        assert client.ping() == []
+
+
+def test_a_login_of_somebody_else_in_the_same_browser_is_a_logout(site: Site, mary: str) -> None:
+    before = site.log_in("john")
+    clients = in_both_workers(site, EVERYTHING, before)
+    after = the_session(site.request("POST", "/login/", f"username={mary}", session=before))
+    assert after != before
+    assert [closed_with(client) for client in clients] == [4401] * 8
+
+
+def test_an_own_password_change_has_the_browser_come_back_and_ends_all_others(site: Site, mary: str) -> None:
+    own, stolen = site.log_in(mary), site.log_in(mary)
+    clients, others = in_both_workers(site, EVERYTHING, own), in_both_workers(site, EVERYTHING, stolen)
+    after = the_session(site.request("POST", "/password/", "password=another", session=own))
+    assert after != own
+    assert [closed_with(client) for client in clients] == [4501] * 8
+    assert [closed_with(client) for client in others] == [4401] * 8
+    site.join(EVERYTHING, session=after, channel=f"user:{mary}:r")
+    for key in (own, stolen):
+        assert site.connect("/ws/s?subscribe-session&subscribe-user", session=key).ping() == []
+    assert not [name for name in site.redis.channels() if name.endswith(b":s")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["user.username = 'mary-lou'; user.save()", "user.username = 'mary-lou'; user.save(update_fields=['username'])"],
+)
+def test_a_user_with_another_name_comes_back_with_it(site: Site, mary: str, change: str) -> None:
+    session = site.log_in(mary)
+    clients = in_both_workers(site, EVERYTHING, session)
+    stays = site.connect(EVERYTHING, session=site.log_in("john"))
+    try:
+        shell(site, f"user = User.objects.get(username={mary!r}); {change}")
+        assert [closed_with(client) for client in clients] == [4501] * 8
+        site.join(EVERYTHING, session=session, channel="user:mary-lou:r")
+        assert stays.ping() == []
+    finally:
+        shell(site, f"User.objects.filter(username='mary-lou').update(username={mary!r})")
+
+
+def test_a_name_that_changes_without_a_signal_is_found(served: Callable[..., Site], mary: str) -> None:
+    site = served(settings={"UWS4R_SESSION_CHECK": 1})
+    session = site.log_in(mary)
+    client = site.connect(EVERYTHING, session=session)
+    try:
+        shell(site, f"User.objects.filter(username={mary!r}).update(username='mary-lou')")
+        assert closed_with(client) == 4501
+        site.join(EVERYTHING, session=session, channel="user:mary-lou:r")
+    finally:
+        shell(site, f"User.objects.filter(username='mary-lou').update(username={mary!r})")
+
+
+def test_a_user_who_is_renamed_and_deactivated_at_once_is_closed(site: Site, mary: str) -> None:
+    client = site.connect(EVERYTHING, session=site.log_in(mary))
+    try:
+        shell(
+            site,
+            f"user = User.objects.get(username={mary!r}); user.username = 'mary-lou'; user.is_active = False; "
+            "user.save()",
+        )
+        assert closed_with(client) == 4401
+    finally:
+        shell(site, f"User.objects.filter(username='mary-lou').update(username={mary!r})")
+
+
+@pytest.mark.parametrize("check", [0, 1], ids=["checks off", "checks on"])
+def test_a_login_with_a_cookie_of_a_session_that_is_gone(served: Callable[..., Site], mary: str, check: int) -> None:
+    """The page was opened with it, and is anonymous; nobody but the login says that it has another one now."""
+    site = served(settings={"UWS4R_SESSION_CHECK": check})
+    client = site.connect("/ws/r?subscribe-broadcast", session="k" * 32)
+    other = site.connect("/ws/r?subscribe-broadcast", session="j" * 32)
+    site.request("POST", "/login/", f"username={mary}", session="k" * 32)
+    assert closed_with(client) == 4501
+    assert other.ping() == []
+
+
+def test_a_session_of_an_older_secret_key_stays_what_it_is(served: Callable[..., Site]) -> None:
+    """Django renews its key when it is used; nobody would tell the browser what it is now."""
+    old = served(settings={"SECRET_KEY": "old"})
+    session = old.log_in("john")
+    site = served(settings={"SECRET_KEY": "new", "SECRET_KEY_FALLBACKS": ["old"], "UWS4R_SESSION_CHECK": 1})
+    client = site.join(EVERYTHING, session=session, channel="user:john:r")
+    reads = "print(Session.objects.filter(pk={!r}).count())"
+    for _ in range(2):  # a shell takes longer than a second: it has been looked at
+        assert manage(site.env, "shell", "-c", MODELS + reads.format(session)).split()[-1] == "1"
+    assert client.ping() == []
 
 
 SESSION = "from django.contrib.sessions.backends.db import SessionStore; s = SessionStore({!r}); "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.test_latecomers import log_in
 from tests.support.modes import MODES, serve_in, stop
 from tests.support.runserver import RunServer
 from tests.support.servers import RedisServer, wait_until
@@ -193,3 +194,15 @@ def test_a_reload_closes_with_1012_and_serves_again(serving: Callable[[str], Sit
     site.close_clients()
     wait_until(lambda: site.uwsgi.log.count("spawned uWSGI worker") == before + 2, "reloaded")
     site.connect(ECHO).ping()
+
+
+def test_cookies_in_several_lines(site: Site) -> None:
+    session = log_in(site, "mary")
+    for cookies in (["theme=dark", f"sessionid={session}", "x=y"], [f"sessionid={session}; x=y", "theme=dark"]):
+        client = Client(site.dial())
+        site.opened.append(client)
+        # A header with a line break is two.
+        client.request("/ws/foo?subscribe-user", {"Cookie": "\r\nCookie: ".join(cookies)})
+        wait_until(lambda: site.redis.subscriptions("user:mary:foo") == 1, "mary's")
+        client.sock.close()
+        wait_until(lambda: site.redis.subscriptions("user:mary:foo") == 0, "left")

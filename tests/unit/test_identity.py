@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.hubs import Bench
 from tests.unit.test_control import order
-from uws4r.attachment import NO_ADDRESS, NOBODY, Identity, quoted_path, quoted_user
+from uws4r.attachment import NO_ADDRESS, NOBODY, Identity, quoted_path, quoted_user, unquoted_user
 from uws4r.control import Control
 
 # Whatever Python takes for text, surrogates included, and often what looks quoted or like a sign.
@@ -29,6 +29,7 @@ def test_names_that_look_like_signs_are_all_different(quoted: Callable[[str], st
 @example("", "%")
 @example("\ud800", "\udfff")
 def test_two_users_never_become_one_nor_nobody(one: str, other: str) -> None:
+    assert (unquoted_user(quoted_user(one)), unquoted_user(NOBODY)) == (one, None)
     assert (quoted_user(one) == quoted_user(other)) == (one == other)
     assert NOBODY not in (quoted_user(one), quoted_user(other))
 

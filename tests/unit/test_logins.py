@@ -2,16 +2,18 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import redis
+from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.cache import SessionStore
 from django.core.cache import caches
 from django.test import RequestFactory, override_settings
 
 from tests.support.servers import RedisServer, wait_until
-from uws4r.logins import claim, load_session
+from uws4r.logins import claim, load_session, session_store
 
 
 def cached_in(server: RedisServer, database: int = 0, **options: Any) -> Callable[..., Any]:
@@ -90,6 +92,67 @@ def test_its_connection_goes_with_the_thread(own_redis: RedisServer) -> None:
         assert seen == [key, 1]
         wait_until(lambda: len(own_redis.client.client_list()) == before, "closed")
         caches["default"].clear()
+
+
+class Credulous(SessionBase):
+    """A store that goes on with every key, as some of other projects do."""
+
+    there: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    def load(self) -> dict[str, Any]:
+        return self.there.get(str(self.session_key), {})
+
+    def exists(self, session_key: str) -> bool:
+        return session_key in self.there
+
+
+class Replacing(Credulous):
+    """One that makes a new session where it does not find one."""
+
+    def load(self) -> dict[str, Any]:
+        if self.session_key not in self.there:
+            self._session_key = "made-anew"  # type: ignore[misc]
+            self.there["made-anew"] = {}
+        return self.there[str(self.session_key)]
+
+    def delete(self, session_key: str | None = None) -> None:
+        del self.there[str(session_key or self.session_key)]
+
+
+@pytest.mark.parametrize("store", [Credulous, Replacing])
+def test_no_store_is_believed_that_a_session_is_there(store: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uws4r.logins.session_store", lambda engine: store)
+    monkeypatch.setattr(Credulous, "there", {"full-session": {"language": "en"}, "empty-session": {}})
+    assert load_session("full-session")["language"] == "en"
+    assert [load_session(key).session_key for key in ("full-session", "empty-session")] == [
+        "full-session",
+        "empty-session",
+    ]
+    assert load_session("no-such-session").session_key is None
+    assert set(Credulous.there) == {"full-session", "empty-session"}
+
+
+@pytest.mark.parametrize("key", ["made-up-key", "made:up:key", "k" * 2000])
+@pytest.mark.parametrize("engine", ["cache", "file", "signed_cookies"])
+def test_a_made_up_key_is_no_session(engine: str, key: str, tmp_path: Path) -> None:
+    backend = f"django.contrib.sessions.backends.{engine}"
+    with override_settings(SESSION_ENGINE=backend, SESSION_FILE_PATH=str(tmp_path)):
+        assert load_session(key).session_key is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_a_session_that_is_over_leaves_no_other_one(tmp_path: Path) -> None:
+    SessionStore = session_store("django.contrib.sessions.backends.file")
+    with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.file", SESSION_FILE_PATH=str(tmp_path)):
+        session = SessionStore()
+        session["language"] = "en"
+        session.save()
+        assert load_session(session.session_key)["language"] == "en"
+        session.set_expiry(-1)
+        session.save()
+        found = load_session(session.session_key)
+    assert (found.session_key, dict(found.items())) == (None, {})
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

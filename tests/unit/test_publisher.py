@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookies
 from django.test import override_settings
 
 from tests.support.servers import RedisServer
@@ -242,3 +243,16 @@ def test_redis_message(value: object, result: bytes | None) -> None:
         message = RedisMessage(value)
     assert message == result
     assert result is None or isinstance(message, RedisMessage)
+
+
+def test_a_session_in_a_cookie_is_no_audience(client: redis.Redis) -> None:
+    request = Request()
+    request.session = SignedCookies("whatever:the:cookie")  # type: ignore[assignment]
+    for sessions in ([SELF], (SELF,), {SELF}):
+        with pytest.raises(ConfigurationError, match="signed_cookies"):
+            RedisPublisher(facility="f", sessions=sessions, request=request)
+    with pytest.raises(ConfigurationError, match="signed_cookies"):
+        RedisPublisher().fetch_message(request, "f", "session")
+    RedisPublisher(facility="f", users=[SELF], sessions=["another site's"], request=request).publish_message("m")
+    assert set(keys(client)) == {b"user:mary:f", b"session:another site's:f"}
+    assert RedisPublisher().fetch_message(request, "f") == b"m"

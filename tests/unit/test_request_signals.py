@@ -16,7 +16,7 @@ from django.test import override_settings
 
 from tests.support.hubs import Bench
 from tests.support.servers import RedisServer
-from uws4r import access
+from uws4r import logins
 from uws4r.access import attach_session_and_user
 from uws4r.application import Application
 from uws4r.detached import Detached
@@ -144,7 +144,7 @@ def test_a_session_in_redis_needs_none_but_its_user_does(
     cache = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": redis_server.url}
     with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.cache", CACHES={"default": cache}):
         monkeypatch.setattr(SessionStore, "load", noting("session", SessionStore.load))
-        monkeypatch.setattr(access, "get_user", noting("user", lambda request: AnonymousUser()))
+        monkeypatch.setattr(logins, "get_user", noting("user", lambda request: AnonymousUser()))
         for data, expected in (
             ({"language": "en"}, ["session"]),
             ({SESSION_KEY: "1"}, ["session", "started /ws/f", "user", "finished"]),

@@ -9,6 +9,7 @@ import pytest
 from tests.support.hubs import Bench
 from tests.support.servers import wait_until
 from tests.support.wire import Client
+from uws4r.attachment import CHANGED, ENDED, GONE, OWN, TOLD, Over
 from uws4r.sessions import READERS, READS, SessionChecks
 
 LATER = int(time.time()) + 10_000
@@ -20,20 +21,21 @@ class Sessions:
     def __init__(self, bench: Bench, period: float) -> None:
         self.bench = bench
         self.read: list[str] = []
-        self.gone: set[str] = set()
+        self.over: dict[str, Over] = {}
+        self.ends = LATER
         self.broken = False
         self.open = threading.Event()
         self.open.set()
         self.checks = SessionChecks(self.look, period, bench.hub)
         bench.hub.each_second = None  # the test's own seconds
 
-    def look(self, key: str, user: str) -> int | None:
+    def look(self, key: str, user: str) -> int | Over:
         assert user == "mary"
         assert self.open.wait(10)
         self.read.append(key)
         if self.broken:
             raise OSError("no database")
-        return None if key in self.gone else LATER
+        return self.over.get(key, self.ends)
 
     def waiting(self) -> int:
         return self.checks._reading + len(self.checks._due)
@@ -100,23 +102,84 @@ def test_who_is_asked_for_comes_first_and_without_a_period_nobody_else(
     assert store.read == ["key7"]
 
 
-def test_a_session_that_is_gone_closes_its_client(sessions: Callable[..., tuple[Sessions, list[Client]]]) -> None:
+@pytest.mark.parametrize(
+    ("first", "second", "code"),
+    [
+        (GONE, GONE, 4501),  # it may go on under another key
+        (CHANGED, CHANGED, 4501),
+        (ENDED, ENDED, 4401),
+        (ENDED, GONE, 4501),  # the password was changed, and a moment later the key: it was this browser
+        (GONE, ENDED, 4401),
+    ],
+)
+def test_a_login_that_is_over_is_looked_at_again_and_closes_its_client(
+    sessions: Callable[..., tuple[Sessions, list[Client]]], first: Over, second: Over, code: int
+) -> None:
     store, clients = sessions(3, 1)
-    store.gone = {"key1"}
+    store.over["key1"] = first
     store.second()
-    assert clients[1].receive_close().close_code == 4401
+    assert [client.ping() for client in clients] == [[], [], []]
+    store.over["key1"] = second
+    store.second()
+    assert clients[1].receive_close().close_code == code
     assert clients[0].ping() == clients[2].ping() == []
+
+
+def test_a_session_that_is_there_again_stays(sessions: Callable[..., tuple[Sessions, list[Client]]]) -> None:
+    store, clients = sessions(3, 1)
+    for over in (GONE, None, GONE, None):
+        store.over = {"key1": over} if over else {}
+        store.second()
+    assert [client.ping() for client in clients] == [[], [], []]
+
+
+def test_what_ends_at_its_time_is_over(sessions: Callable[..., tuple[Sessions, list[Client]]]) -> None:
+    store, clients = sessions(2, 0)
+    store.bench.connection_of(clients[1]).expires = int(time.time()) - 1
+    store.over = {"key0": GONE, "key1": GONE}
+    for _ in range(2):
+        store.second(tuple(clients))
+    assert [client.receive_close().close_code for client in clients] == [4501, 4401]
+
+
+def test_a_logout_that_the_site_has_told_needs_one_look(
+    sessions: Callable[..., tuple[Sessions, list[Client]]],
+) -> None:
+    store, clients = sessions(2, 0)
+    store.over = {"key0": GONE}
+    connections = [store.bench.connection_of(client) for client in clients]
+    store.bench.call(lambda: store.checks.ask(connections, TOLD))
+    store.bench.call(lambda: store.checks.ask(connections))
+    store.bench.call(lambda: store.checks.ask(connections, GONE))
+    store.second()
+    assert clients[0].receive_close().close_code == 4401
+    assert clients[1].ping() == []
 
 
 def test_what_cannot_be_read_closes_nobody_and_is_logged_once(
     sessions: Callable[..., tuple[Sessions, list[Client]]], caplog: pytest.LogCaptureFixture
 ) -> None:
     store, clients = sessions(3, 1)
-    store.broken, store.gone = True, {"key0"}
+    store.broken, store.over = True, {"key0": ENDED}
     for _ in range(3):
         store.second()
     assert [client.ping() for client in clients] == [[], [], []]
     assert caplog.text.count("sessions cannot be read") == 1
     store.broken = False
     store.second()
+    store.second()
     assert clients[0].receive_close().close_code == 4401
+
+
+def test_a_login_of_the_sites_is_looked_at_only_where_the_site_can_tell(bench: Bench) -> None:
+    mary = {"identity": "203.0.113.7 mary /ws/f"}
+    silent = bench.join("broadcast:f", session=OWN + "silent", **mary)
+    tells = bench.join("broadcast:f", session=OWN + "tells", expires=LATER, **mary)
+    store = Sessions(bench, 1)
+    clients = (silent, tells)
+    store.over = {OWN + "silent": ENDED, OWN + "tells": ENDED}
+    for _ in range(2):
+        store.second(clients)
+    assert set(store.read) == {OWN + "tells"}
+    assert tells.receive_close().close_code == 4401
+    assert silent.ping() == []

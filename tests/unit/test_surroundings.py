@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 from django.conf import settings
 from django.contrib.sessions.backends.file import SessionStore
 
@@ -29,7 +30,8 @@ def test_what_the_tests_start_gets_its_signals_though_the_tests_are_run_in_the_b
     assert done.stdout.strip() == "[False, False, False]"
 
 
-def test_sessions_in_files_are_not_left_in_the_systems_directory() -> None:
+def test_sessions_in_files_are_not_left_in_the_systems_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(SessionStore, "_storage_path", raising=False)  # of another test
     session = SessionStore()
     session.create()
     assert tempfile.gettempdir() != settings.SESSION_FILE_PATH

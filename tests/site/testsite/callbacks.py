@@ -7,6 +7,8 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 
+from uws4r.access import attach_session_and_user
+
 
 def claims(request: HttpRequest) -> dict[str, Any]:
     """What proxies have said of the request, and what Django makes of it."""
@@ -82,3 +84,46 @@ def repeat(request: HttpRequest, channels: list[str]) -> list[str]:
 
 def deny_with_a_reason(request: HttpRequest, channels: list[str]) -> list[str]:
     raise PermissionDenied("\n".join([request.path, *request.GET]))
+
+
+def by_token_beside_a_cookie(request: HttpRequest) -> None:
+    """Sets the user from a token in the URL, whatever cookie there is; the token's id names the login."""
+    from django.contrib.auth.models import User
+
+    if "token" not in request.GET:
+        attach_session_and_user(request)
+        return
+    request.session = None
+    request.user = User.objects.filter(username=request.GET.get("token")).first()
+    request.login_key = request.GET.get("id")
+
+
+def of_the_tenant(request: HttpRequest) -> None:
+    """As a site does whose sessions are where Django's are not; who comes to no tenant has Django's."""
+    if "tenant" not in request.COOKIES:
+        attach_session_and_user(request)
+        return
+
+    class Session:
+        session_key = request.COOKIES.get("tenant")
+
+    request.session = Session()
+    request.user = None
+
+
+def as_ws4redis_did(request: HttpRequest) -> None:
+    """What ws4redis' own process_request() was."""
+    from django.contrib.auth import get_user
+    from django.contrib.sessions.backends.db import SessionStore
+    from django.utils.functional import SimpleLazyObject
+
+    request.session = SessionStore(request.COOKIES.get("sessionid"))
+    request.user = SimpleLazyObject(lambda: get_user(request))
+
+
+def still_holds(key: str, user: str | None) -> object:
+    """Asks Redis what a test says of a login: its end in seconds of the epoch, nothing while it goes on."""
+    from uws4r.redis_clients import redis_client
+
+    told = redis_client().get(f"login of {user}: {key}")
+    return True if told is None else float(told)

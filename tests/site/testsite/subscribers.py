@@ -126,6 +126,20 @@ class Last(RedisSubscriber):
         self._connection.rpush("ended", f"{self.close_code} {self.close_reason}")
 
 
+class Keeps(RedisSubscriber):
+    """Keeps its request, and looks at it when that is long over."""
+
+    def set_pubsub_channels(self, request: HttpRequest, channels: list[str]) -> None:
+        super().set_pubsub_channels(request, channels)
+        self.request = request
+
+    def publish_message(self, message: RedisMessage, expire: int | None = None, **options: Any) -> int:
+        request = self.request
+        address = f"{request.META['REMOTE_ADDR']} {request.get_host()} {request.build_absolute_uri()}"
+        seen = f"{address} {request.GET['room']} {request.COOKIES['theme']} {request.headers['X-Mine']} {request.user}"
+        return super().publish_message(RedisMessage(seen))
+
+
 class Waiting(RedisSubscriber):
     """Takes its time for facilities called slow, when it knows the channels: until Redis has something for it."""
 

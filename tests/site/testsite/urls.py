@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from django.conf import settings
-from django.contrib.auth import authenticate, login, logout
+from django.contrib.auth import authenticate, login, logout, update_session_auth_hash
 from django.contrib.staticfiles.views import serve
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.template import Context, Engine
@@ -33,6 +33,15 @@ def log_in(request: HttpRequest) -> HttpResponse:
     if user is None:
         return HttpResponse(status=403)
     login(request, user)
+    return HttpResponse(request.session.session_key)
+
+
+@csrf_exempt
+def change_password(request: HttpRequest) -> HttpResponse:
+    """Set one's own password, as Django's own view does."""
+    request.user.set_password(request.POST["password"])
+    request.user.save()
+    update_session_auth_hash(request, request.user)
     return HttpResponse(request.session.session_key)
 
 
@@ -157,6 +166,7 @@ urlpatterns = [
     path("blocks/", blocks),
     path("login/", log_in),
     path("logout/", log_out),
+    path("password/", change_password),
     path("publish/", publish),
     path("everywhere/", publish_everywhere),
     path("visit/", visit),
