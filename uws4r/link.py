@@ -150,10 +150,13 @@ class Link(Pipeline):
         while self.has_output:
             data = self.waiting(self._blocked or RECORD_SIZE)
             try:
-                self.wrote(self._socket.send(data))
+                size = self._socket.send(data)
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                size = 0
+            if not size:  # gevent's sockets say so themselves
                 self._blocked = len(data)
                 return
+            self.wrote(size)
             self._blocked = 0
 
     # ------------------------------------------------------------ the end

@@ -138,6 +138,32 @@ def test_over_tls_nothing_more_is_read_while_too_much_waits(fast_sender: tuple[s
         link.dispatch(1000)
 
 
+def test_a_full_tls_socket_of_gevents_ends_a_write(tls_pair: Callable[[], tuple[ssl.SSLSocket, ssl.SSLSocket]]) -> None:
+    """It returns 0, where Python's own raises an error."""
+    ours, theirs = tls_pair()
+    with ours, theirs:
+        link = Link(Plug(ours), lambda name, data: None, lambda: None)  # type: ignore[arg-type]
+        sent: list[bytes] = []
+
+        class Full:
+            def send(self, data: bytes) -> int:
+                sent.append(data)
+                assert len(sent) < 10, "it is asked again and again"
+                return 0 if len(sent) < 3 else len(data)
+
+        link._socket = Full()
+        link.publish((b"c",), b"first", 0, lambda context, reply: None)
+        link.write()
+        link.publish((b"c",), b"second", 0, lambda context, reply: None)
+        link.write()
+        assert link.has_output
+        link.write()
+        assert sent[0] == sent[1] == sent[2]  # what OpenSSL has begun it wants to be given again just so
+        assert b"second" in sent[3]
+        assert not link.has_output
+        link._socket = ours
+
+
 def test_a_message_larger_than_what_may_wait(make: Callable[..., Bench], own_redis: RedisServer) -> None:
     own_redis.client.config_set("client-output-buffer-limit", "pubsub 0 0 0")
     size = 34 << 20
