@@ -83,7 +83,6 @@ cdef enum:
     EVENTS = 512              # ready descriptors taken in one turn
     EARLY = 1 << 16           # bytes that a server may have read of a client itself
     LINK_SHARE = 1 << 20      # bytes that one turn reads from the link
-    LINK_ROOM = 32 << 20      # and that may wait to be handled: as many as Redis keeps for a subscriber by itself
     RUSH = 2                  # milliseconds between two calls, or less, are a rush
     PAUSE = 1000              # microseconds before each turn of one
     FRAME_COST = 64           # bytes that a frame in a queue takes, without its own
@@ -234,7 +233,7 @@ cdef class Loop:
         self.link_ready = True
         if not self.link_raw:
             return  # TLS: the link reads it itself
-        while taken < LINK_SHARE and self.link.takes(LINK_ROOM):
+        while taken < LINK_SHARE and self.link.takes():
             room = buffer_reserve(&self.link.input, LINK_SHARE - taken)
             if room == NULL:
                 return  # no memory now: it stays readable

@@ -4,6 +4,10 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 
+cdef enum:
+    LINK_ROOM = 32 << 20  # bytes that may wait to be handled: as many as Redis keeps for a subscriber by itself
+
+
 cdef struct Buffer:
     uint8_t *data
     size_t start  # what lies before it has been used up
@@ -38,7 +42,7 @@ cdef class Pipeline:
     cdef public bint heard
     cdef bint partial        # what is there is the beginning of one value
 
-    cdef bint takes(self, size_t room) noexcept nogil
+    cdef bint takes(self) noexcept nogil
     cdef void took(self, size_t size) noexcept nogil
     cdef void gave(self, size_t size) noexcept nogil
     cdef int reserve(self, size_t size) except -1

@@ -348,9 +348,14 @@ cdef class Pipeline:
 
     # ------------------------------------------------------------ input
 
-    cdef bint takes(self, size_t room) noexcept nogil:
-        # Whether more may be read: of one value, however long, or while less than ``room`` bytes wait.
-        return self.partial or self.input.end - self.input.start < room
+    cdef bint takes(self) noexcept nogil:
+        # Whether more may be read: of one value, however long, or while less than LINK_ROOM bytes wait.
+        return self.partial or self.input.end - self.input.start < LINK_ROOM
+
+    @property
+    def full(self):
+        """Whether so much waits to be handled that nothing more may be read."""
+        return not self.takes()
 
     cdef void took(self, size_t size) noexcept nogil:
         # So many bytes have been read into the room reserved behind the input.

@@ -32,6 +32,7 @@ class HubOptions:
     publish_buffer_size: int = 16 << 20  # bytes of messages that wait for Redis
     heartbeat: bytes | None = None  # sent to every client, and no message when one sends it
     threads: int = 64  # for what may block: overridden methods of subscribers, reading sessions
+    thread_ends: Callable[[], None] = lambda: None  # called by each of them at its end
     control: bytes | None = None  # the name of the channel of orders for workers
 
 

@@ -9,6 +9,7 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -60,6 +61,7 @@ class Connector:
         self._told: set[str] = set()  # reasons of this outage that have been logged
         self._up_since = 0.0
         self._stopped = False
+        self._made: deque[RedisConnection] = deque()  # open ones that the hub's thread has not looked at
         self.up = threading.Event()
         self.down_since = time.monotonic()
         self.failure: str | None = None  # why trying again is not expected to help
@@ -105,8 +107,17 @@ class Connector:
             self._start_later()
 
     def stop(self) -> None:
-        """Make no more connections."""
+        """Make no more connections; of those that are on their way each is closed when it is made."""
         self._stopped = True
+        self._turn_away()
+
+    def _turn_away(self) -> None:
+        """In place of the hub's thread, which may take no turn any more."""
+        while self._made:
+            try:
+                self._made.popleft().disconnect()
+            except IndexError:
+                return  # another thread was faster
 
     def _connect(self) -> None:
         try:
@@ -121,13 +132,20 @@ class Connector:
             logger.exception("connecting to Redis failed in an unforeseen way")
             message, final = str(error), True
         else:
-            self._call_soon(lambda: self._succeeded(connection))
+            self._made.append(connection)
+            self._call_soon(self._succeeded)
+            if self._stopped:
+                self._turn_away()
             return
         self._call_soon(lambda: self._failed(message, final))
 
-    def _succeeded(self, connection: RedisConnection) -> None:
+    def _succeeded(self) -> None:
         self._running -= 1
-        if self._stopped or self.up.is_set():  # another attempt was faster
+        if self._stopped:
+            self._turn_away()
+            return
+        connection = self._made.popleft()
+        if self.up.is_set():  # another attempt was faster
             connection.disconnect()
             return
         self.failure = None

@@ -82,7 +82,7 @@ class Hub:
         # Given each new connection, and when its handshake began; of the monotonic clock.
         self.on_taken: Callable[[Connection, float], None] | None = None
         self.each_second: Callable[[list[Connection]], None] | None = None  # given those whose session ends now
-        self.threads = WorkerThreads(self.options.threads)  # for what may block
+        self.threads = WorkerThreads(self.options.threads, self.options.thread_ends)  # for what may block
         self._commands: deque[Callable[[], None]] = deque()
         self._arrivals: deque[Attachment] = deque()
         self._calls: list[tuple[float, int, Callable[[], None]]] = []  # a heap: when, tie-break, what

@@ -191,6 +191,7 @@ class LinkKeeper:
                 self.more = link.dispatch(PUSHES_AT_ONCE)
                 if not self.more or self._fanout.planned >= DELIVERIES_PER_TURN:
                     break
+            self.more = self.more or link.unread
             if self._fanout.binary and not self._told_of_binary:
                 self._told_of_binary = True
                 logger.info("a message is sent as binary, its bytes are no text (ws4redis sent all as text); said once")

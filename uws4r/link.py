@@ -28,6 +28,7 @@ logger = logging.getLogger("uws4r.link")
 PASSING = frozenset({"BUSY", "LOADING", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN"})
 
 READ_SIZE = 1 << 16  # bytes, of one read over TLS
+SHARE = 1 << 20  # bytes that one turn reads over TLS: Redis may send as fast as they are read, without an end
 # Bytes of one write: a record of TLS. Of several some may be out when the socket says that it is full: nobody knows.
 RECORD_SIZE = 1 << 14
 
@@ -88,6 +89,7 @@ class Link(Pipeline):
         self._socket.setblocking(False)
         self._blocked = 0  # bytes of a write that TLS has begun, and wants to be given again just so
         self.ended = False  # over TLS: Redis has closed the connection
+        self.unread = False  # over TLS: there is more, and the descriptor may not tell of it
         self.raw: bool = not isinstance(self._socket, ssl.SSLSocket)
 
     def fileno(self) -> int:
@@ -116,20 +118,23 @@ class Link(Pipeline):
 
     def read(self) -> None:
         """
-        Read what is there; :attr:`ended` says that it was the last.
+        Read what is there, as much as one turn takes; :attr:`ended` says that it was the last.
 
         Raises:
             OSError: The connection is broken.
         """
-        while True:
+        taken = 0
+        while taken < SHARE and not self.full:
             try:
                 data = self._socket.recv(READ_SIZE)
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return
+                break
             if not data:
                 self.ended = True
-                return
+                break
             self.feed(data)
+            taken += len(data)
+        self.unread = self._socket.pending() > 0  # decrypted already
 
     def write(self) -> None:
         """
@@ -141,10 +146,13 @@ class Link(Pipeline):
         while self.has_output:
             data = self.waiting(self._blocked or RECORD_SIZE)
             try:
-                self.wrote(self._socket.send(data))
+                size = self._socket.send(data)
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                size = 0
+            if not size:  # gevent's sockets say so themselves
                 self._blocked = len(data)
                 return
+            self.wrote(size)
             self._blocked = 0
 
     # ------------------------------------------------------------ the end

@@ -21,7 +21,7 @@ from django.contrib.auth import get_user
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.cache import SessionStore
 from django.core.cache.backends.redis import RedisCache, RedisCacheClient
-from django.db import close_old_connections, reset_queries
+from django.db import close_old_connections, connections, reset_queries
 from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
 
@@ -255,6 +255,11 @@ def read_session(key: str, user: str) -> int | Over:
         return _ask_site(key.removeprefix(OWN), user) if key.startswith(OWN) else _read_session(key, user)
     finally:
         close_old_connections()
+
+
+def give_back() -> None:
+    """Close the database connections of a thread that ends: with ``CONN_MAX_AGE`` it has kept them."""
+    connections.close_all()
 
 
 def _ask_site(key: str, user: str) -> int | Over:

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
+from uws4r.quoting import shown
+
 logger = logging.getLogger("uws4r.threads")
 
 IDLE_TIME = 10.0  # seconds after which a thread without work ends
@@ -49,10 +51,12 @@ class WorkerThreads:
     """
     Args:
         limit: Threads at most; what is submitted beyond it waits for one.
+        ending: Called by each thread that ends for want of work, to give back what it has kept.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, ending: Callable[[], None] = lambda: None) -> None:
         self._limit = limit
+        self._ending = ending
         self._tasks: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
         self._there_is_work = threading.Condition(self._lock)
@@ -96,3 +100,7 @@ class WorkerThreads:
                 task()
             except Exception:
                 logger.exception("a bug in uws4r: a worker thread goes on with the next task")
+        try:
+            self._ending()
+        except Exception as error:
+            logger.warning("what a thread has kept cannot be given back: %s", shown(repr(error)))

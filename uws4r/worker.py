@@ -2,7 +2,7 @@
 
 import os
 import resource
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -18,12 +18,15 @@ from uws4r.redis_clients import link_connection, site_client
 from uws4r.sessions import ReadSession, SessionChecks
 
 
-def make_hub(read_session: ReadSession, server: Mapping[str, Any], raise_limit: bool = True) -> Hub:
+def make_hub(
+    read_session: ReadSession, thread_ends: Callable[[], None], server: Mapping[str, Any], raise_limit: bool = True
+) -> Hub:
     """
     Return a hub with the present settings.
 
     Args:
-        read_session: Reads a client's session.
+        read_session: Reads a client's session, on one of the hub's threads.
+        thread_ends: Called by each of these at its end.
         server: What to say of this worker's server when its status is asked for; JSON can say it.
         raise_limit: This process may have as many descriptors as the system allows.
     """
@@ -43,6 +46,7 @@ def make_hub(read_session: ReadSession, server: Mapping[str, Any], raise_limit: 
             publish_buffer_size=conf.UWS4R_PUBLISH_BUFFER_SIZE,
             heartbeat=conf.WS4REDIS_HEARTBEAT.encode() if conf.WS4REDIS_HEARTBEAT else None,
             threads=conf.UWS4R_THREADS,
+            thread_ends=thread_ends,
             max_message_rate=conf.UWS4R_MAX_MESSAGE_RATE,
             max_byte_rate=conf.UWS4R_MAX_BYTE_RATE,
             frame_timeout=conf.UWS4R_FRAME_TIMEOUT,

@@ -17,7 +17,7 @@ from uws4r.conf import conf
 from uws4r.detached import Detached
 from uws4r.engines import worker_hub
 from uws4r.hub import Hub
-from uws4r.logins import read_session
+from uws4r.logins import give_back, read_session
 from uws4r.uwsgi_server import about_server, check_server, detach, engine, native, require_uwsgi, stop_with_worker
 from uws4r.worker import make_hub
 
@@ -29,7 +29,7 @@ def get_hub() -> Hub:
 
 def _make_hub() -> Hub:
     # uWSGI's async engine has tables with as many entries as there could be descriptors at its start.
-    return make_hub(read_session, about_server(), raise_limit=conf.UWS4R_MODE != "native")
+    return make_hub(read_session, give_back, about_server(), raise_limit=conf.UWS4R_MODE != "native")
 
 
 def _run_hub(hub: Hub) -> object:

@@ -21,7 +21,7 @@ from uws4r.detached import Detached
 from uws4r.engines import worker_hub
 from uws4r.errors import ConfigurationError
 from uws4r.hub import Hub
-from uws4r.logins import read_session
+from uws4r.logins import give_back, read_session
 from uws4r.worker import make_hub
 
 SOCKET = "uws4r.socket"  # in the environ of a websocket request: the socket it came in through
@@ -56,7 +56,7 @@ def detach(environ: dict[str, Any]) -> int:
 
 def get_hub() -> Hub:
     """Return this process's hub."""
-    return worker_hub(partial(make_hub, read_session, {"name": "runserver"}), lambda hub: None)
+    return worker_hub(partial(make_hub, read_session, give_back, {"name": "runserver"}), lambda hub: None)
 
 
 class WebsocketRunServer(Application):

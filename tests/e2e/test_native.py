@@ -259,6 +259,22 @@ def test_new_ones_wait_for_redis(served: Callable[..., Site], own_redis: RedisSe
 # ---------------------------------------------------------------- the shipped files
 
 
+def test_nothing_is_left_of_those_who_have_waited_in_vain(served: Callable[..., Site], own_redis: RedisServer) -> None:
+    site = served(redis=own_redis, **native())
+    assert own_redis.process is not None
+    own_redis.process.process.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(Refused, match="503"):
+            site.connect("/ws/f?subscribe-broadcast")
+    finally:
+        own_redis.process.process.send_signal(signal.SIGCONT)
+    own_redis.client.connection_pool.disconnect()
+    own_redis.client.ping()  # on a connection that is younger than those of the worker
+    wait_until(lambda: not own_redis.links() and not own_redis.client.pubsub_channels(), "no connection is left")
+    site.connect("/ws/f?subscribe-broadcast").ping()
+    assert len(own_redis.links()) == 1
+
+
 def test_the_shipped_emperor_and_nginx(redis_server: RedisServer, database: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="uws4r-") as name, ExitStack() as stack:  # short: sockets are in it
         env = {**site_env(redis_server.url, database, {"UWS4R_MODE": "native"}), "UWS4R_SITE": str(SITE)}

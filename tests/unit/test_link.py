@@ -2,10 +2,11 @@
 
 import itertools
 import os
+import select
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -83,6 +84,84 @@ def test_over_tls_nothing_that_redis_has_counts_as_unsent(
 def note_unsent(unsent: list[int], number: int, reply: Any) -> None:
     if reply.unsent:
         unsent.append(number)
+
+
+@pytest.fixture
+def fast_sender(tls_pair: Callable[[], tuple[ssl.SSLSocket, ssl.SSLSocket]]) -> Iterator[tuple[ssl.SSLSocket, bytes]]:
+    """Our end of a TLS connection, and the 40 MiB of messages that the other one sends, as fast as they are read."""
+    ours, theirs = tls_pair()
+    data = (b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$10000\r\n" + bytes(10_000) + b"\r\n") * 4194
+    sender = threading.Thread(target=send_until_closed, args=(theirs, data))
+    sender.start()
+    with ours, theirs:
+        yield ours, data
+        ours.shutdown(socket.SHUT_RDWR)
+        sender.join()
+
+
+def send_until_closed(end: ssl.SSLSocket, data: bytes) -> None:
+    with suppress(OSError):
+        end.sendall(data)
+
+
+def test_one_turn_reads_a_bounded_part_of_what_comes_over_tls(fast_sender: tuple[ssl.SSLSocket, bytes]) -> None:
+    ours, data = fast_sender
+    pushed: list[bytes] = []
+    link = Link(Plug(ours), lambda name, data: pushed.append(data), lambda: None)  # type: ignore[arg-type]
+    turns = 0
+    while len(pushed) < 4194:
+        select.select([ours], [], [], 0 if link.unread else 10)
+        before = len(pushed)
+        link.read()
+        while link.dispatch(1000):
+            pass
+        assert (len(pushed) - before) * 10_000 < 2 << 20
+        turns += 1
+    assert turns > len(data) >> 21
+
+
+def test_over_tls_nothing_more_is_read_while_too_much_waits(fast_sender: tuple[ssl.SSLSocket, bytes]) -> None:
+    ours, _ = fast_sender
+    pushed: list[bytes] = []
+    link = Link(Plug(ours), lambda name, data: pushed.append(data), lambda: None)  # type: ignore[arg-type]
+    while not link.full:
+        select.select([ours], [], [], 0 if link.unread else 10)
+        link.read()
+    for _ in range(10):
+        link.read()
+    while link.dispatch(1000):
+        pass
+    assert 31 << 20 < len(pushed) * 10_000 < 34 << 20
+    while len(pushed) < 4194:  # the rest is not lost
+        select.select([ours], [], [], 0 if link.unread else 10)
+        link.read()
+        link.dispatch(1000)
+
+
+def test_a_full_tls_socket_of_gevents_ends_a_write(tls_pair: Callable[[], tuple[ssl.SSLSocket, ssl.SSLSocket]]) -> None:
+    """It returns 0, where Python's own raises an error."""
+    ours, theirs = tls_pair()
+    with ours, theirs:
+        link = Link(Plug(ours), lambda name, data: None, lambda: None)  # type: ignore[arg-type]
+        sent: list[bytes] = []
+
+        class Full:
+            def send(self, data: bytes) -> int:
+                sent.append(data)
+                assert len(sent) < 10, "it is asked again and again"
+                return 0 if len(sent) < 3 else len(data)
+
+        link._socket = Full()
+        link.publish((b"c",), b"first", 0, lambda context, reply: None)
+        link.write()
+        link.publish((b"c",), b"second", 0, lambda context, reply: None)
+        link.write()
+        assert link.has_output
+        link.write()
+        assert sent[0] == sent[1] == sent[2]  # what OpenSSL has begun it wants to be given again just so
+        assert b"second" in sent[3]
+        assert not link.has_output
+        link._socket = ours
 
 
 def test_a_message_larger_than_what_may_wait(make: Callable[..., Bench], own_redis: RedisServer) -> None:

@@ -354,6 +354,33 @@ def test_attempts_that_hang_do_not_pile_up(cable: Cable) -> None:
     wait_until(lambda: not [t for t in threading.enumerate() if t.name == "uws4r-connect"], "ended")
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["made before", "made after"])
+def test_nothing_is_left_of_a_connection_that_nobody_takes(own_redis: RedisServer, late: bool) -> None:
+    """A hub that has stopped takes no turn any more."""
+    go_on = threading.Event()
+
+    def connection() -> RedisConnection:
+        go_on.wait(10)
+        return RedisConnection(port=own_redis.port, protocol=3, client_name="uws4r", retry=Retry(NoBackoff(), 0))
+
+    calls: list[Callable[[], None]] = []
+    connector = Connector(
+        connection,
+        calls.append,
+        lambda seconds, call: None,
+        lambda connection: pytest.fail("taken all the same"),
+        lambda: None,
+        threading.Event.wait,
+    )
+    connector.start()
+    if late:
+        connector.stop()
+    go_on.set()
+    wait_until(lambda: calls, "connected")
+    connector.stop()
+    wait_until(lambda: not own_redis.links(), "closed")
+
+
 def test_where_redis_cannot_store_messages_are_delivered_all_the_same(
     make: Callable[..., Bench], own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:

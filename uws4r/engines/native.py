@@ -165,6 +165,8 @@ class Requests:
             self._coming += 1  # it goes on with its handshake: not the end of the hub
             self._leave(slot)
             self._coming -= 1
+        if not event.is_set():
+            self._left()  # it does not become a websocket
         return event.is_set()
 
     def _enter(self, connection: Connection | None) -> int:
