@@ -92,7 +92,7 @@ def unpack(archive: Path, directory: Path) -> Path:
 def build(target: Path, front_only: bool = False) -> None:
     """Put ``uws4r_front_plugin.so`` into a directory, and the two plugins for native mode unless told otherwise."""
     if not UWSGI.exists() or (find_spec("greenlet") is None and not front_only):
-        sys.exit(f"{sys.executable} has no uWSGI, or no greenlet: pip install 'uws4r[uwsgi,native]'")
+        sys.exit(f"{sys.executable} has no uWSGI, or no greenlet: pip install uwsgi greenlet")
     with tempfile.TemporaryDirectory(prefix="uws4r-plugin-") as name:
         directory = Path(name)
         env = {"PYTHON": sys.executable}  # or uWSGI takes the headers of the first Python in PATH

@@ -25,7 +25,7 @@ The modules in reading order, from the wire to the web; each imports only from t
 - ``probe`` a websocket client, ``diagnosis`` what its answers mean, ``claims`` of clients, ``redis_probe``, ``doctor``
   asks them all
 - ``signals``, ``context_processors``, ``templatetags``, ``apps`` the Django app
-- ``testing`` for the tests of a site
+- ``testing`` for the tests of a site, ``switch`` makes one of a site of ws4redis
 """
 
 __version__ = "0.1.0"

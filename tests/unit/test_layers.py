@@ -24,7 +24,7 @@ ORDER = [
     "probe", "diagnosis", "claims", "redis_probe", "doctor",
     "management", "management.order", "management.commands", "management.commands.runserver",
     "management.commands.uws4r", "management.checks",
-    "signals", "context_processors", "templatetags", "templatetags.uws4r", "apps", "testing",
+    "signals", "context_processors", "templatetags", "templatetags.uws4r", "apps", "testing", "switch",
 ]  # fmt: skip
 
 # Below this line Django's web part and the ORM may be used; above it nothing imports them.

