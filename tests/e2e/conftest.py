@@ -22,7 +22,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     left = shutil.ignore_patterns(".git", ".venv", "node_modules", "build", "*.so", "*.c", "*.egg-info")
     shutil.copytree(ROOT, source, ignore=left)
     subprocess.run([sys.executable, "-m", "venv", directory / "venv"], check=True)
-    command = re.findall(r"`pip (install '[^`]+)`", (ROOT / "README.md").read_text())[0]
+    command = re.findall(r"^pip (install '[^']+')", (ROOT / "README.md").read_text(), re.MULTILINE)[0]
     pip = directory / "venv" / "bin" / "pip"
     done = subprocess.run(f"{pip} {command}", shell=True, cwd=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

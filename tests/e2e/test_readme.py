@@ -123,7 +123,8 @@ def test_adding_it_to_a_site_as_the_readme_says(tmp_path: Path, redis_server: Re
     with (tmp_path / "mysite" / "settings.py").open("a") as file:
         file.write(settings)
     (tmp_path / "mysite" / "wsgi.py").write_text(wsgi)
-    (tmp_path / "mysite" / "urls.py").write_text(view)
+    with (tmp_path / "mysite" / "urls.py").open("a") as file:
+        file.write(view)
     command = re.findall(r"^uwsgi (.*)$", "\n".join(blocks("sh")), re.MULTILINE)[0]
     port = free_port()
     assert ":8000" in command
@@ -136,8 +137,8 @@ def test_adding_it_to_a_site_as_the_readme_says(tmp_path: Path, redis_server: Re
         program=installed / "uwsgi",
     )
     try:
-        script = blocks("html")[0]
-        path = re.findall(r"/ws/[\w?&=-]+", script)[0]
+        page = urllib.request.urlopen(f"http://localhost:{port}/").read().decode()
+        (path,) = re.findall(r"/ws/[\w?&=-]+", page)
         with connect(uwsgi.address, path) as client:
             wait_until(lambda: redis_server.subscriptions("broadcast:news"), "subscribed")
             urllib.request.urlopen(f"http://localhost:{port}/hello/").read()
