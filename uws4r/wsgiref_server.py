@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from django.conf import settings
-from django.core.servers.basehttp import ServerHandler
+from django.core.servers.basehttp import ServerHandler, WSGIRequestHandler
 
 from uws4r.application import Application
 from uws4r.conf import conf
@@ -125,6 +125,24 @@ class WebsocketRequests:
         if answer.status != "101":
             # A socket that is closed with unread data takes the answer back.
             handler.get_stdin().read()
+
+
+def serve_beneath(environ: dict[str, Any], start_response: Any) -> None:
+    """
+    Serve a websocket in a server of Django's that knows nothing of it, in the middle of its request.
+
+    Tests for ws4redis had ``server_thread.httpd.set_app(application)``: Django's own handler is around the application.
+
+    Raises:
+        ConfigurationError: It is another server, or the request came over TLS.
+        ConnectionAbortedError: It has been served; wsgiref takes this for a client that has left, and says no more.
+    """
+    handler = getattr(getattr(start_response, "__self__", None), "request_handler", None)
+    if not isinstance(handler, WSGIRequestHandler):
+        raise ConfigurationError(f"websockets cannot be served in {environ.get('SERVER_SOFTWARE') or 'this server'}")
+    handler.close_connection = True
+    WebsocketRequests.serve_websocket(handler)
+    raise ConnectionAbortedError
 
 
 class WebsocketServer:
