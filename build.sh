@@ -71,6 +71,9 @@ missing_packages() {
         # For a date that jumps, in the workers of one test only.
         command -v faketime >/dev/null || echo faketime
         command -v npm >/dev/null || echo nodejs npm
+        # The distribution's own uWSGI, which the shipped files have to start in, too.
+        [ -e /usr/include/sys/capability.h ] && [ -x /usr/bin/uwsgi-core ] && [ -e /usr/lib/uwsgi/plugins/python3_plugin.so ] ||
+            echo uwsgi-core uwsgi-plugin-python3 uwsgi-dev
     fi
     if [ "${1:-}" = fuzz ]; then
         command -v clang >/dev/null || echo clang
@@ -214,16 +217,25 @@ run_tests() {
     case "${1:-all}" in
         all)
             lint
+            local result=0
             say "tests"
-            PYTHONDEVMODE=1 "$VENV/bin/python" -m pytest
+            side_by_side -m "not alone" || result=1
+            say "tests that measure, one after the other"
+            PYTHONDEVMODE=1 "$VENV/bin/python" -m pytest -m alone || result=1
+            return $result
             ;;
         quick)
             lint
             say "tests that are not slow"
-            PYTHONDEVMODE=1 "$VENV/bin/python" -m pytest -q -m "not slow"
+            side_by_side -m "not slow and not alone"
             ;;
         *) PYTHONDEVMODE=1 "$VENV/bin/python" -m pytest "$@" ;;
     esac
+}
+
+# One process more than there are cores: tests of servers wait more than they compute.
+side_by_side() {
+    PYTHONDEVMODE=1 "$VENV/bin/python" -m pytest -q -n $(($(nproc) + 1)) --dist worksteal "$@"
 }
 
 pythons() {

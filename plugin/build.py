@@ -1,10 +1,10 @@
 """
 Builds uWSGI's plugins for uws4r.
 
-    python plugin/build.py [--front] [DIRECTORY]
+    python plugin/build.py [--front] [--uwsgi FILE] [DIRECTORY]
 
-To be run by the Python that uWSGI is installed in; the plugins, which work with no other Python or uWSGI, go into the
-directory, this one unless given. All need a C compiler.
+To be run by the Python that uWSGI is installed in, or that it is compiled for; the plugins, which work with no other
+Python or uWSGI, go into the directory, this one unless given. All need a C compiler.
 
 ``uws4r_front`` is for a uWSGI that faces the Internet, as the emperor does. With ``--front`` it is the only one, and
 nothing is downloaded: uWSGI's own binary carries what it needs.
@@ -89,10 +89,12 @@ def unpack(archive: Path, directory: Path) -> Path:
     return directory / Path(members[0].name).parts[0]
 
 
-def build(target: Path, front_only: bool = False) -> None:
+def build(target: Path, front_only: bool = False, uwsgi: Path = UWSGI) -> None:
     """Put ``uws4r_front_plugin.so`` into a directory, and the two plugins for native mode unless told otherwise."""
-    if not UWSGI.exists() or (find_spec("greenlet") is None and not front_only):
-        sys.exit(f"{sys.executable} has no uWSGI, or no greenlet: pip install uwsgi greenlet")
+    if not uwsgi.exists():
+        sys.exit(f"there is no {uwsgi}: pip install uwsgi, or --uwsgi says where it is")
+    if find_spec("greenlet") is None and not front_only:
+        sys.exit(f"{sys.executable} has no greenlet: pip install greenlet")
     with tempfile.TemporaryDirectory(prefix="uws4r-plugin-") as name:
         directory = Path(name)
         env = {"PYTHON": sys.executable}  # or uWSGI takes the headers of the first Python in PATH
@@ -100,14 +102,14 @@ def build(target: Path, front_only: bool = False) -> None:
         ours = shutil.copytree(HERE, directory / "ours", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
         plugins = [ours / "front"]
         if not front_only:
-            version = run(UWSGI, "--version", cwd=directory).strip()
+            version = run(uwsgi, "--version", cwd=directory).strip()
             source = unpack(download(version, directory), directory)
             headers = Path(sys.prefix) / "include" / "site" / f"python{sysconfig.get_python_version()}"
             env["UWSGI_SOURCE"] = str(source)
             env["CFLAGS"] = f"-I{headers} {os.environ.get('CFLAGS', '')}"  # where greenlet has put its own
             plugins += [source / "plugins" / "greenlet", ours]
         for plugin in plugins:
-            run(UWSGI, "--build-plugin", plugin, cwd=directory, env=env)
+            run(uwsgi, "--build-plugin", plugin, cwd=directory, env=env)
         for built in directory.glob("*_plugin.so"):
             # A new file: a running uWSGI has the old one mapped.
             (target / built.name).unlink(missing_ok=True)
@@ -119,8 +121,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", nargs="?", type=Path, default=HERE)
     parser.add_argument("--front", action="store_true", help="only the plugin for a uWSGI that faces the Internet")
+    parser.add_argument("--uwsgi", type=Path, default=UWSGI, help="uWSGI, where it is not beside this Python")
     arguments = parser.parse_args()
-    build(arguments.directory.resolve(), arguments.front)
+    build(arguments.directory.resolve(), arguments.front, arguments.uwsgi)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,11 @@ class Conf:
         return Hidden(configured) if isinstance(configured, Mapping) else configured
 
     @property
+    def redis_is_embedded(self) -> bool:
+        """Whether the environment variable says which Redis it is."""
+        return bool(not self._get("WS4REDIS_CONNECTION", None) and os.environ.get(EMBEDDED_REDIS))
+
+    @property
     def WS4REDIS_PREFIX(self) -> str:
         """Put in front of every channel and key, with a colon behind it; ``""`` for none."""
         return self._get("WS4REDIS_PREFIX", None) or ""

@@ -20,6 +20,7 @@ from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.cache import SessionStore
+from django.core.cache import caches
 from django.core.cache.backends.redis import RedisCache, RedisCacheClient
 from django.db import close_old_connections, connections, reset_queries
 from django.http import HttpRequest
@@ -258,8 +259,17 @@ def read_session(key: str, user: str) -> int | Over:
 
 
 def give_back() -> None:
-    """Close the database connections of a thread that ends: with ``CONN_MAX_AGE`` it has kept them."""
+    """
+    Close the connections of a thread that ends: to databases, which it has kept with ``CONN_MAX_AGE``, and to caches.
+
+    redis-py's pools refer to themselves in some versions, so that they would wait for Python's garbage collector.
+    """
     connections.close_all()
+    for slow in caches.all(initialized_only=True):
+        quick = _quick.pop(slow, None) if isinstance(slow, RedisCache) else None
+        client = None if quick is None else vars(quick).get("_cache")
+        for pool in getattr(client, "_pools", {}).values():
+            pool.disconnect()
 
 
 def _ask_site(key: str, user: str) -> int | Over:

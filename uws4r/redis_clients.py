@@ -13,12 +13,13 @@ from contextlib import suppress
 from typing import Any
 
 import redis
+from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.connection import Connection
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from uws4r.conf import Hidden, HiddenText, conf
+from uws4r.conf import EMBEDDED_REDIS, Hidden, HiddenText, conf
 from uws4r.errors import ConfigurationError, QueueError, QueueRefused, QueueTimeout, QueueUnreachable
 from uws4r.greeting import beginning, is_replica
 from uws4r.redis_arguments import arguments_of, read_values
@@ -275,5 +276,20 @@ def _told(error: Exception, place: str) -> QueueError:
         return QueueTimeout(f"Redis ({place}) does not answer in time, and may yet do what it was told: {said(error)}")
     if isinstance(error, redis.ResponseError):
         return QueueRefused(f"Redis ({place}) refuses: {explained(error)}")
-    verb = "refuses" if code_of(error) else "cannot be reached"
-    return QueueUnreachable(f"Redis ({place}) {verb}: {explained(error)}")
+    return QueueUnreachable(f"Redis ({place}) {unreachable(error)}")
+
+
+def unreachable(error: Exception) -> str:
+    """Return what follows the word Redis where a connection failed."""
+    if code_of(error):
+        return f"refuses: {explained(error)}"
+    return "; ".join(filter(None, (f"cannot be reached: {explained(error)}", where_runserver_has_it())))
+
+
+def where_runserver_has_it() -> str:
+    """Return how to find the Redis that a ``runserver`` has started for itself and its children; or nothing."""
+    if conf.redis_is_embedded:
+        return f"{EMBEDDED_REDIS} names one that has ended with its runserver: take what the running one has printed"
+    if conf.WS4REDIS_CONNECTION == {} and settings.DEBUG:
+        return f"where runserver has started one of its own, set {EMBEDDED_REDIS} here, too, as it has printed"
+    return ""

@@ -18,7 +18,7 @@ from uws4r.errors import ConfigurationError, RedisUnfit
 from uws4r.greeting import greeting_of
 from uws4r.link import open_connection
 from uws4r.orders import control_channel
-from uws4r.redis_clients import link_connection, make_client, site_client, where
+from uws4r.redis_clients import link_connection, make_client, site_client, where, where_runserver_has_it
 from uws4r.refusals import advice, code_of, said
 from uws4r.threads import within
 
@@ -41,6 +41,7 @@ def of_redis(error: Exception) -> Finding:
         return Finding(FAILED, seen, *known)
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError, OSError)):
         change = f"is Redis running (redis-cli ping)? {CONNECTION}: host, port, ssl, unix_socket_path"
+        change = "; ".join(filter(None, (change, where_runserver_has_it())))
         return Finding(FAILED, seen, "Redis cannot be reached from this process", change)
     return Finding(FAILED, seen, "Redis refuses", CONNECTION)
 

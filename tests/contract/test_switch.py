@@ -25,8 +25,8 @@ def switched(
 ) -> Iterator[Site]:
     site = tmp_path / "site"
     shutil.copytree(Path(__file__).parent / "old_site", site)
-    (replace,) = re.findall(r"^grep .*ws4redis.*$", PAGE.read_text(), re.M)
-    subprocess.run(["bash", "-c", replace], cwd=site, check=True)
+    (switch,) = re.findall(r"^python (-m uws4r\.switch .*--write)", PAGE.read_text(), re.M)
+    subprocess.run([sys.executable, *switch.split()], cwd=site, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     redis_server.client.flushall()
     env = {
         "DJANGO_SETTINGS_MODULE": "oldsite.settings",

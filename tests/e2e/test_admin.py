@@ -69,7 +69,8 @@ def test_status_of_a_site_without_websockets(served: Callable[..., Site], own_re
 def test_status_without_redis_says_so(served: Callable[..., Site], own_redis: RedisServer) -> None:
     site = served(redis=own_redis)
     own_redis.stop()
-    assert "Redis cannot be reached (WS4REDIS_CONNECTION)" in fails(site, "status")
+    said = fails(site, "status")
+    assert f"Redis (127.0.0.1:{own_redis.port}, database 0; WS4REDIS_CONNECTION) cannot be reached" in said
 
 
 def test_a_site_with_a_prefix_is_asked_alone(served: Callable[..., Site], redis_server: RedisServer) -> None:

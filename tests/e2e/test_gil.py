@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.site import Site
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.alone]
 
 MESSAGES = 300
 PAUSE = 0.02  # seconds between two messages, so that each one finds the hub waiting

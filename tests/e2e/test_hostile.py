@@ -99,12 +99,14 @@ def test_unfinished_messages_have_a_budget(served: Callable[..., Site]) -> None:
     print(fragments.unfinished(site, clients=40, budget=16 << 20))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", list(greedy.kinds()))
 def test_nobody_waits_for_clients_that_send_all_the_time(served: Callable[..., Site], kind: str) -> None:
     site = served(settings=greedy.PINGS, options=("--disable-logging",))
     print(greedy.beside(site, kind, clients=50, seconds=5))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("mode", ["gevent", "native"])
 def test_nor_in_any_other_mode(tmp_path: Path, redis_server: RedisServer, database: Path, mode: str) -> None:
     site = serve_in(mode, tmp_path, redis_server, database, workers=1, settings=greedy.PINGS)
@@ -114,6 +116,7 @@ def test_nor_in_any_other_mode(tmp_path: Path, redis_server: RedisServer, databa
         stop(site)
 
 
+@pytest.mark.alone
 def test_nor_in_front_of_them(fronts: dict[str, Site]) -> None:
     print(volume.through(fronts["nginx"], clients=100, seconds=5))
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -104,8 +105,9 @@ def answers(port: str) -> bool:
 def test_root_becomes_another_user(
     file: str, number: int, tmp_path: Path, redis_server: RedisServer, database: Path
 ) -> None:
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+    for path in (tmp_path, *tmp_path.parents):  # that are below the one for everybody
+        if path.is_relative_to(tempfile.gettempdir()) and path != Path(tempfile.gettempdir()):
+            path.chmod(0o755)
     more = {"UWS4R_USER": "www-data", "VIRTUAL_ENV": sys.prefix}
     env = environment(tmp_path, redis_server, database, **more)
     (tmp_path / "visible.sh").write_text(VISIBLE)

@@ -60,13 +60,14 @@ def test_a_touched_file_reloads(served: Callable[..., Site], tmp_path: Path, way
     file = tmp_path / "reload"
     file.touch()
     site = served(workers=2, options=(f"--{way}", str(file), "--lazy-apps"))
+    # A worker that still loads the site does not hear that it shall end.
+    wait_until(lambda: site.uwsgi.log.count("WSGI app 0") == 2, "both have loaded it")
     clients = [site.connect(PATH) for _ in range(20)]
     for client in clients:
         client.ping()
     os.utime(file, (time.time() + 5, time.time() + 5))
     assert [code_of(client) for client in clients] == [1012] * 20
     wait_until(lambda: len(pids(site)) == 4, "both have been replaced", timeout=20)
-    # Before all have loaded the site, uWSGI does not end.
     wait_until(lambda: site.uwsgi.log.count("WSGI app 0") == 4, "loaded")
     wait_until(lambda: "chain" not in way or "chain reloading complete" in site.uwsgi.log, "complete")
     site.connect(PATH).ping()
@@ -87,15 +88,16 @@ def test_sigterm_without_die_on_term_is_a_reload(served: Callable[..., Site], tm
 
 def test_a_worker_at_its_max_requests_says_1012(served: Callable[..., Site]) -> None:
     """It does not belong into a worker with websockets (uWSGI's log says so at the start), and yet nobody sees 1006."""
-    site = served(options=("--max-requests", "10", "--min-worker-lifetime", "1"))
-    assert "max-requests = 10 ends a worker" in site.uwsgi.log
+    # More than the handshakes, which are requests as well: all ten shall be in the worker that ends.
+    site = served(options=("--max-requests", "20", "--min-worker-lifetime", "1"))
+    assert "max-requests = 20 ends a worker" in site.uwsgi.log
     clients = [site.connect(PATH) for _ in range(10)]
 
     def replaced() -> bool:
         site.request("GET", "/visit/")  # it is only looked at after a request
         return len(pids(site)) > 1
 
-    wait_until(replaced, "a new worker", pause=0.2)
+    wait_until(replaced, "a new worker", pause=0.1)
     assert [code_of(client) for client in clients] == [1012] * 10
 
 

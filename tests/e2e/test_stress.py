@@ -11,7 +11,7 @@ import pytest
 from tests.support.servers import RedisServer
 from tests.support.site import Site
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.alone]
 
 REQUEST = (
     b"GET /ws/stress?subscribe-broadcast HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

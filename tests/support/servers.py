@@ -1,6 +1,7 @@
 """Real servers for the tests, each on a free port, each ended by its own handle."""
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import redis
@@ -23,10 +24,37 @@ BIN = Path(sys.executable).parent
 SIGNS_OF_DEATH = ("!!! uWSGI process", "DAMN ! worker", "Respawned uWSGI worker", "screams: UAAAAAAH")
 
 
+def _ports() -> Iterator[int]:
+    """
+    Numbers that no other process takes before the server has.
+
+    The kernel's own choice (port 0) comes from the range of outgoing connections, of which a test may open thousands.
+    Each process that pytest-xdist starts has a part of what lies below; two runs at once begin at different places.
+    """
+    below = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    lowest = 10000
+    size = (below - lowest) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    first = lowest + size * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    begin = random.SystemRandom().randrange(size)
+    while True:
+        for place in range(size):
+            yield first + (begin + place) % size
+
+
+_PORTS = _ports()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nothing listens on, and that was not handed out before in this run."""
+    for port in _PORTS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout: float = TIMEOUT, pause: float = 0.005) -> None:

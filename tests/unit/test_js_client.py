@@ -1,5 +1,6 @@
 """The browser client: its own tests (``npm test`` in ``tests/js``), and the file made of it for old pages."""
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +31,10 @@ def run(*command: str | Path, cwd: Path = JS, timeout: float = 120) -> None:
 def mocha() -> Path:
     """The test runner, installed when it is missing or older than what the lock file says."""
     locked = JS / "package-lock.json"
-    if not INSTALLED.exists() or INSTALLED.stat().st_mtime < locked.stat().st_mtime:
-        run("npm", "ci", "--no-audit", "--no-fund", timeout=300)
+    with locked.open() as only_one:
+        fcntl.flock(only_one, fcntl.LOCK_EX)  # of the processes that run tests
+        if not INSTALLED.exists() or INSTALLED.stat().st_mtime < locked.stat().st_mtime:
+            run("npm", "ci", "--no-audit", "--no-fund", timeout=300)
     return JS / "node_modules" / ".bin" / "mocha"
 
 

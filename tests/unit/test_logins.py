@@ -13,7 +13,7 @@ from django.core.cache import caches
 from django.test import RequestFactory, override_settings
 
 from tests.support.servers import RedisServer, wait_until
-from uws4r.logins import claim, load_session, session_store
+from uws4r.logins import claim, give_back, load_session, session_store
 
 
 def cached_in(server: RedisServer, database: int = 0, **options: Any) -> Callable[..., Any]:
@@ -85,6 +85,7 @@ def test_its_connection_goes_with_the_thread(own_redis: RedisServer) -> None:
         def look() -> None:
             seen.append(load_session(key).session_key)
             seen.append(len(own_redis.client.client_list()) - before)
+            give_back()
 
         thread = threading.Thread(target=look)
         thread.start()

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -16,7 +17,7 @@ from tests.support.cable import Cable
 from tests.support.servers import RedisServer, free_port, wait_until
 from uws4r import errors
 from uws4r.publisher import RedisPublisher
-from uws4r.redis_clients import ROLE_PAUSE, Sentinels, make_client, site_client
+from uws4r.redis_clients import ROLE_PAUSE, Sentinels, make_client, site_client, unreachable
 
 
 @pytest.fixture
@@ -64,6 +65,32 @@ def test_nobody_listens() -> None:
     assert isinstance(e.value, redis.ConnectionError)
     assert isinstance(e.value, errors.Uws4rError)
     assert isinstance(e.value.__cause__, redis.ConnectionError)
+
+
+@pytest.mark.parametrize(
+    ("variable", "connection", "debug", "hint"),
+    [
+        (None, {}, True, "where runserver has started one of its own, set UWS4R_EMBEDDED_REDIS here, too"),
+        (None, {}, False, None),
+        ("unix:///tmp/uws4r-gone/redis.socket", {}, True, "UWS4R_EMBEDDED_REDIS names one that has ended"),
+        ("unix:///tmp/uws4r-gone/redis.socket", {"host": "127.0.0.1", "port": 1}, True, None),
+    ],
+)
+def test_the_error_knows_of_a_redis_that_runserver_has(
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str | None,
+    connection: dict[str, Any],
+    debug: bool,
+    hint: str | None,
+) -> None:
+    if variable:
+        monkeypatch.setenv("UWS4R_EMBEDDED_REDIS", variable)
+    refused = redis.ConnectionError("Error 111 connecting to localhost:6379. Connection refused.")
+    with override_settings(WS4REDIS_CONNECTION=connection, DEBUG=debug):
+        said = unreachable(refused)
+    assert said.startswith("cannot be reached: ")
+    assert ("UWS4R_EMBEDDED_REDIS" in said) == (hint is not None)
+    assert (hint or "") in said
 
 
 def test_a_password_is_not_in_the_error() -> None:

@@ -14,7 +14,7 @@ from uws4r.diagnosis import FAILED, WARNING
 from uws4r.doctor import Doctor, Options, Step
 from uws4r.errors import ConfigurationError
 from uws4r.orders import ask
-from uws4r.refusals import code_of, explained
+from uws4r.redis_clients import unreachable, where
 from uws4r.rfc6455 import KICKED
 
 COLUMNS = (
@@ -68,8 +68,7 @@ class Command(BaseCommand):
         except ConfigurationError as error:
             raise CommandError(str(error)) from None
         except (redis.RedisError, OSError) as error:
-            verb = "refuses" if code_of(error) else "cannot be reached"
-            raise CommandError(f"Redis {verb} (WS4REDIS_CONNECTION): {explained(error)}") from None
+            raise CommandError(f"Redis ({where()}; WS4REDIS_CONNECTION) {unreachable(error)}") from None
 
     def _status(self, workers: list[dict[str, Any]], as_json: bool) -> None:
         workers.sort(key=lambda worker: (worker["host"], worker["pid"]))
