@@ -17,7 +17,8 @@ usage: ./build.sh VERB
   test            everything that has to pass: lint, types, unit and end-to-end tests
   test quick      the inner loop: lint, types, all tests that are not marked slow
   test ARGS…      pytest with these arguments
-  pythons [3.X…]  install and test the package on every Python that is here, or on those that are named
+  pythons [3.X[:DJANGO]…]
+                  install and test the package on every Python that is here, each with another Django, or on those named
   conformance [CASES…]
                   the Autobahn|Testsuite, all its cases or such as '9.*' (tests/conformance/README.md)
   bench ARGS…     the benchmark (bench/README.md)

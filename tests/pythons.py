@@ -1,10 +1,11 @@
 """
-The package on every Python that is here: ``./build.sh pythons [3.12 …]``.
+The package on every Python that is here: ``./build.sh pythons [3.12 3.13:6.0 …]``.
 
 For each interpreter a wheel is made of the sdist and installed, uWSGI included, into an environment of its own; then
-the unit tests run there, and some of those on a real server, against what is installed. The oldest Python gets the
-oldest Django, redis and hiredis that the package says it works with, the others the newest. Interpreters are
-looked for in PATH and where pyenv has them. Not part of the test run: uWSGI is compiled for each.
+the unit tests run there, and some of those on a real server, against what is installed. The newest Python gets the
+newest Django of the classifiers, the one before the one before, unless the argument names another; the oldest gets the
+oldest Django, redis and hiredis that the package says it works with. Interpreters are looked for in PATH and where
+pyenv has them. Not part of the test run: uWSGI is compiled for each.
 """
 
 import os
@@ -74,6 +75,21 @@ def oldest_dependencies() -> list[str]:
     return [requirement.replace(">=", "==") for requirement in re.findall('"(.*?)"', line)]
 
 
+def classified(what: str) -> list[str]:
+    """The versions of Python, or of Django, that the classifiers name, in their order."""
+    return re.findall(rf'"{what} :: (\d+\.\d+)"', PROJECT)
+
+
+def dependencies(version: str, django: str) -> list[str]:
+    """What is installed beside the package; ``django`` may be empty."""
+    pythons, djangos = classified("Programming Language :: Python"), classified("Framework :: Django")
+    if not django and version == pythons[0]:
+        return oldest_dependencies()
+    if not django and version in pythons:
+        django = djangos[max(-len(djangos), pythons.index(version) - len(pythons))]
+    return [f"django=={django}.*"] if django else []
+
+
 def try_on(python: Path, needs: list[str], sdist: Path, tree: Path, directory: Path) -> bool:
     """Install and test with one interpreter."""
     venv = directory / "venv"
@@ -94,7 +110,7 @@ def try_on(python: Path, needs: list[str], sdist: Path, tree: Path, directory: P
 def main() -> None:
     there = interpreters()
     wanted = sys.argv[1:] or list(there)
-    if missing := [version for version in wanted if version not in there]:
+    if missing := [version for version in wanted if version.partition(":")[0] not in there]:
         sys.exit(f"no usable Python {', '.join(missing)}; there is {', '.join(there) or 'none'}")
     results = {}
     with tempfile.TemporaryDirectory(prefix="uws4r-pythons-") as name:
@@ -104,10 +120,11 @@ def main() -> None:
         run(sys.executable, "-m", "build", "--sdist", "--outdir", name, cwd=tree)
         (sdist,) = Path(name).glob("*.tar.gz")
         shutil.rmtree(tree / "uws4r")
-        for version in wanted:
-            needs = oldest_dependencies() if version == min(there, key=lambda name: int(name[2:])) else []
+        for one in wanted:
+            version, _, django = one.partition(":")
+            needs = dependencies(version, django)
             print(f"== Python {version}: {there[version]}", *needs, flush=True)
-            directory = Path(name) / version
+            directory = Path(name) / one.replace(":", "-")
             directory.mkdir()
             begin = time.monotonic()
             try:
@@ -115,9 +132,10 @@ def main() -> None:
             except RuntimeError as error:
                 print(error)
                 passed = False
-            results[version] = f"{'passed' if passed else 'FAILED'} after {time.monotonic() - begin:.0f} s"
-    for version, result in results.items():
-        print(f"Python {version} {result}")
+            result = f"{'passed' if passed else 'FAILED'} after {time.monotonic() - begin:.0f} s"
+            results[one] = f"Python {version} with {' '.join(needs) or 'the newest Django'} {result}"
+    for result in results.values():
+        print(result)
     sys.exit(any("FAILED" in result for result in results.values()))
 
 

@@ -120,3 +120,6 @@ def talk(server: RunServer) -> None:
     one.send_raw(close_frame(1000))
     assert one.receive_close().close_code == 1000
     assert one.ended()
+    # Without threads it is served after the page's request, in which wsgiref would log what SIGTERM raises.
+    with connect(server.socket(), ECHO) as last:  # type: ignore[arg-type]
+        last.ping()
