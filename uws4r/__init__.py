@@ -18,7 +18,8 @@ The modules in reading order, from the wire to the web; each imports only from t
 - ``hub`` decides, ``sessions`` whether logins still hold, ``recent`` orders, ``control`` carries them out
 - ``shield`` against uWSGI's parser of frames, ``engines`` make a hub run, ``worker`` makes one
 - ``_descriptors``, ``handshake``, ``detached`` from its request or ``native``: how a websocket opens; ``proxies``,
-  ``cookies``, ``logins``, ``access``, ``admission``, ``overrides``, ``application`` from a request to a websocket
+  ``cookies``, ``logins``, ``access``, ``admission``, ``mailbox`` for calls of the site's code, ``overrides``,
+  ``application`` from a request to a websocket
 - ``checks`` of the settings, ``uwsgi_server``, ``wsgi`` what uWSGI loads
 - ``settings``, ``exceptions``, ``uwsgi_runserver``, ``wsgi_server`` names that ws4redis had
 - ``wsgiref_server``, ``django_runserver``, ``embedded_redis``, ``management`` the websockets of ``manage.py runserver``

@@ -7,13 +7,8 @@ one websocket come in order, one after the other.
 """
 
 import logging
-import threading
-from collections import deque
-from collections.abc import Callable
 from functools import partial
 from typing import Any
-
-from django.db import close_old_connections, reset_queries
 
 from uws4r._connection import Connection
 from uws4r._decoder import is_text
@@ -21,6 +16,7 @@ from uws4r._outbox import Outgoing
 from uws4r.attachment import Attachment
 from uws4r.conf import conf
 from uws4r.hub import Hub
+from uws4r.mailbox import Mailbox
 from uws4r.quoting import harmless
 from uws4r.redis_store import RedisMessage, RedisStore
 from uws4r.rfc6455 import CloseCode, Opcode
@@ -29,8 +25,6 @@ from uws4r.subscriber import RedisSubscriber
 logger = logging.getLogger("uws4r.subscriber")
 
 CALLED_LATER = ("parse_response", "publish_message", "release")
-ENOUGH = 100  # messages of a client that wait for publish_message(); then no more is received
-COST = 512  # bytes that a call which waits takes, without its message
 
 
 def overrides(subscriber: RedisSubscriber, method: str) -> bool:
@@ -64,14 +58,8 @@ class SubscriberCalls:
         self._subscriber = subscriber
         self._hub = hub
         self._connection: Connection | None = None  # None until it is open
-        self._room = room
-        self._pushed = 0  # bytes that wait for parse_response()
-        self._received = 0  # bytes that wait for publish_message()
         self._message: tuple[bytes, bool] | None = None  # (payload, text) that publish_message() is called with
-        self._calls: deque[Callable[[], None]] = deque()
-        self._lock = threading.Lock()
-        self._running = False
-        self._paused = False
+        self._mailbox = Mailbox(hub.threads.submit, room, self._fail, self._go_on)
         self._failed = False
 
     # ------------------------------------------------------------ called by the hub
@@ -82,30 +70,20 @@ class SubscriberCalls:
 
     def joined(self, channels: list[bytes]) -> None:
         for number, channel in enumerate(channels, 1):
-            self._call(partial(self._parse, [b"subscribe", channel, number]))
+            self._mailbox.put(partial(self._parse, [b"subscribe", channel, number]))
 
     def pushed(self, channel: bytes, payload: bytes, text: bool, withheld: bool) -> bool:
-        with self._lock:
-            if self._pushed and self._pushed + len(payload) + COST > self._room:
-                return False
-            self._pushed += len(payload) + COST
-        self._call(partial(self._parse, [b"message", channel, payload], text, withheld))
-        return True
+        push = [b"message", channel, payload]
+        return self._mailbox.offer(partial(self._parse, push, text, withheld), len(payload))
 
     def received(self, payload: bytes, text: bool) -> bool:
-        with self._lock:
-            self._received += len(payload) + COST
-        self._call(partial(self._publish_message, payload, text))
-        with self._lock:
-            full = len(self._calls) >= ENOUGH or self._received >= self._room
-            self._paused |= full
-        return full
+        return self._mailbox.receive(partial(self._publish_message, payload, text), len(payload))
 
     def left(self, under: tuple[bytes, ...]) -> None:
-        self._call(partial(self._leave, under))
+        self._mailbox.put(partial(self._leave, under))
 
     def closed(self, code: int, reason: str) -> None:
-        self._call(partial(self._release, code, reason))
+        self._mailbox.put(partial(self._release, code, reason))
 
     # ------------------------------------------------------------ called by the subscriber
 
@@ -124,44 +102,18 @@ class SubscriberCalls:
 
     # ------------------------------------------------------------ on a worker thread
 
-    def _call(self, call: Callable[[], None]) -> None:
-        with self._lock:
-            self._calls.append(call)
-            if self._running:
-                return
-            self._running = True
-        self._hub.threads.submit(self._run)
+    def _fail(self, error: Exception) -> None:
+        self._failed = True
+        name = type(self._subscriber).__name__
+        logger.error("%s: a method of %s failed", self._connection, name, exc_info=harmless(error))
+        if self._connection is not None:
+            self._hub.call_soon(partial(self._hub.fail, self._connection))
 
-    def _run(self) -> None:
-        # What Django does around a request, so that database connections are given back.
-        reset_queries()
-        close_old_connections()
-        try:
-            while (call := self._next()) is not None:
-                try:
-                    call()
-                except Exception as error:
-                    self._failed = True
-                    name = type(self._subscriber).__name__
-                    logger.error("%s: a method of %s failed", self._connection, name, exc_info=harmless(error))
-                    if self._connection is not None:
-                        self._hub.call_soon(partial(self._hub.fail, self._connection))
-        finally:
-            close_old_connections()
-
-    def _next(self) -> Callable[[], None] | None:
-        with self._lock:
-            if self._calls:
-                return self._calls.popleft()
-            self._running = False
-            resume, self._paused = self._paused, False
-        if resume and self._connection is not None:
+    def _go_on(self) -> None:
+        if self._connection is not None:
             self._hub.call_soon(partial(self._hub.caught_up, self._connection))
-        return None
 
     def _publish_message(self, payload: bytes, text: bool) -> None:
-        with self._lock:
-            self._received -= len(payload) + COST
         message = RedisMessage(payload)
         if message is None or self._failed:  # None: the heartbeat, changed since the hub was started
             return
@@ -180,10 +132,7 @@ class SubscriberCalls:
             message = RedisMessage(self._subscriber.parse_response())
         finally:
             pushes.clear()
-            payload = push[2] if push[0] == b"message" else None
-            if payload is not None:
-                with self._lock:
-                    self._pushed -= len(payload) + COST
+        payload = push[2] if push[0] == b"message" else None
         if not message or (withheld and message == payload) or self._connection is None:
             return
         answer = bytes(message)  # a RedisMessage is not what C code takes

@@ -12,7 +12,7 @@ from tests.support.servers import RedisServer, wait_until
 from tests.support.site import Site
 from tests.support.wire import CLOSE, TEXT, Refused, close_frame, masked_frame
 from uws4r._frames import wrap
-from uws4r.overrides import COST
+from uws4r.mailbox import COST
 
 pytestmark = pytest.mark.e2e
 

@@ -16,7 +16,7 @@ ORDER = [
     "engines.thread", "engines.turns",
     "engines.gevent", "shield", "engines.native", "engines", "worker",
     "_descriptors",
-    "handshake", "detached", "native", "proxies", "cookies", "logins", "access", "admission", "overrides",
+    "handshake", "detached", "native", "proxies", "cookies", "logins", "access", "admission", "mailbox", "overrides",
     "application", "checks",
     "uwsgi_server", "wsgi",
     "settings", "exceptions", "uwsgi_runserver", "wsgi_server",

@@ -3,7 +3,8 @@
 from types import SimpleNamespace
 from typing import Any
 
-from uws4r.overrides import COST, SubscriberCalls
+from uws4r.mailbox import COST
+from uws4r.overrides import SubscriberCalls
 from uws4r.subscriber import RedisSubscriber
 
 ROOM = 100_000
