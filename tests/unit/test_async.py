@@ -29,7 +29,7 @@ from uws4r.redis_clients import site_client
 from uws4r.redis_store import SELF
 from uws4r.testing import capture
 
-TIMEOUT = 0.5  # seconds, of the publishers
+TIMEOUT = 1.0  # seconds, of the publishers
 
 
 @pytest.fixture
