@@ -18,7 +18,7 @@ usage: ./build.sh VERB
   test quick      the inner loop: lint, types, all tests that are not marked slow
   test ARGS…      pytest with these arguments
   pythons [3.X[:DJANGO]…]
-                  install and test the package on every Python that is here, each with another Django, or on those named
+                  install and test the package on every Python that is here, each with a different Django, or on those named
   conformance [CASES…]
                   the Autobahn|Testsuite, all its cases or such as '9.*' (tests/conformance/README.md)
   bench ARGS…     the benchmark (bench/README.md)
@@ -72,7 +72,7 @@ missing_packages() {
         # For a date that jumps, in the workers of one test only.
         command -v faketime >/dev/null || echo faketime
         command -v npm >/dev/null || echo nodejs npm
-        # The distribution's own uWSGI, which the shipped files have to start in, too.
+        # The distribution's own uWSGI: the shipped files have to start in it too.
         [ -e /usr/include/sys/capability.h ] && [ -x /usr/bin/uwsgi-core ] && [ -e /usr/lib/uwsgi/plugins/python3_plugin.so ] ||
             echo uwsgi-core uwsgi-plugin-python3 uwsgi-dev
     fi
@@ -222,21 +222,25 @@ run_tests() {
             say "tests"
             side_by_side -m "not alone" || result=1
             say "tests that measure, one after the other"
-            PYTHONDEVMODE=1 "$VENV/bin/python" -m pytest -m alone || result=1
+            pytest -m alone || result=1
             return $result
             ;;
         quick)
             lint
             say "tests that are not slow"
-            side_by_side -m "not slow and not alone"
+            side_by_side -m "not slow"
             ;;
-        *) PYTHONDEVMODE=1 "$VENV/bin/python" -m pytest "$@" ;;
+        *) pytest "$@" ;;
     esac
+}
+
+pytest() {
+    PYTHONDEVMODE=1 "$VENV/bin/python" -m pytest "$@"
 }
 
 # One process more than there are cores: tests of servers wait more than they compute.
 side_by_side() {
-    PYTHONDEVMODE=1 "$VENV/bin/python" -m pytest -q -n $(($(nproc) + 1)) --dist worksteal "$@"
+    pytest -q -n $(($(nproc) + 1)) --dist worksteal "$@"
 }
 
 pythons() {

@@ -31,8 +31,10 @@ def _ports() -> Iterator[int]:
     The kernel's own choice (port 0) comes from the range of outgoing connections, of which a test may open thousands.
     Each process that pytest-xdist starts has a part of what lies below; two runs at once begin at different places.
     """
-    below = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     lowest = 10000
+    below = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    if below < 2 * lowest:  # there is no room below it
+        below = 32768
     size = (below - lowest) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     first = lowest + size * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     begin = random.SystemRandom().randrange(size)

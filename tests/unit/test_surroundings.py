@@ -10,6 +10,7 @@ import pytest
 from django.conf import settings
 from django.contrib.sessions.backends.file import SessionStore
 
+from tests import pythons
 from tests.support.certificates import make_certificates, self_signed
 from tests.support.servers import ROOT
 
@@ -45,3 +46,11 @@ def test_the_authorities_of_the_tests_are_what_newer_pythons_ask_for(tmp_path: P
     for authority, certificate in ((made.ca, made.certificate), (made.ca, made.client_certificate), (own, own)):
         command = ["openssl", "verify", "-x509_strict", "-CAfile", authority, certificate]
         subprocess.run(command, check=True, capture_output=True)
+
+
+def test_build_sh_pythons_tries_every_django_that_the_package_names() -> None:
+    versions, djangos = pythons.classified("Programming Language :: Python"), pythons.classified("Framework :: Django")
+    tried = [" ".join(pythons.dependencies(version, "")) for version in versions]
+    assert [django for django in djangos if not any(f"django=={django}" in needs for needs in tried)] == []
+    assert f"django=={djangos[-1]}.*" in tried[-1]
+    assert pythons.dependencies(versions[-1], djangos[0]) == [f"django=={djangos[0]}.*"]
