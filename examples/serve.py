@@ -52,6 +52,7 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log:
 
 
 def last_lines(log: Path) -> str:
+    """Return the end of what a program has written."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
 
 
@@ -119,7 +120,7 @@ def check_redis(url: str) -> None:
         sys.exit(f"UWS4R_REDIS {reason}")
 
 
-def answers(path: str) -> bool:
+def serves(path: str) -> bool:
     """Whether a page of the site is there: ``/`` comes from one vassal, ``/ws/health`` from the other."""
     request = urllib.request.Request(f"http://{HOST or '127.0.0.1'}:{PORT}{path}", headers={"Host": "localhost"})
     try:
@@ -168,9 +169,9 @@ def main() -> None:
         log = directory / "uwsgi.log"
         uwsgi = start([Path(sys.executable).with_name("uwsgi"), "--ini", ini], env, log)
         started.append(uwsgi)
-        wait_until(lambda: answers("/") and answers("/ws/health"), uwsgi, log)
+        wait_until(lambda: serves("/") and serves("/ws/health"), uwsgi, log)
         print(
-            f"uWSGI writes into {log} as long as it runs.\n"
+            f"uWSGI's log is {log} until it ends.\n"
             f"The chat is at http://localhost:{PORT}/ (two windows make it a conversation). Ctrl-C ends it.",
             flush=True,
         )

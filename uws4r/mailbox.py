@@ -1,8 +1,8 @@
 """
 A mailbox: the calls of the site's code for one connection, in order, on worker threads.
 
-It knows neither what is called nor for whom. It counts what waits, tells who puts too much into it to stop, and when
-to go on.
+It does not know what the calls do, or for whom. It counts what is waiting, and tells its owner when to stop adding
+calls and when to go on.
 """
 
 import threading
@@ -55,7 +55,7 @@ class Mailbox:
         self._add(_Waiting(call, self.OFFERED, 0))
 
     def offer(self, call: Call, size: int) -> bool:
-        """Add a call with a message of ``size`` bytes, unless there is no room for it: then return False."""
+        """Add a call with a message of ``size`` bytes and return True; where there is no room for it, return False."""
         with self._lock:
             waiting = self._bytes[self.OFFERED]
             if waiting and waiting + size + COST > self._room:

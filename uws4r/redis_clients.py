@@ -289,7 +289,7 @@ def unreachable(error: Exception) -> str:
 def where_runserver_has_it() -> str:
     """Return how to find the Redis that a ``runserver`` has started for itself and its children; or nothing."""
     if conf.redis_is_embedded:
-        return f"{EMBEDDED_REDIS} names one that has ended with its runserver: take what the running one has printed"
+        return f"the Redis that {EMBEDDED_REDIS} names may have ended with its runserver: use the running one's"
     if conf.WS4REDIS_CONNECTION == {} and settings.DEBUG:
-        return f"where runserver has started one of its own, set {EMBEDDED_REDIS} here, too, as it has printed"
+        return f"if runserver has started a Redis of its own, set {EMBEDDED_REDIS} to what it printed"
     return ""

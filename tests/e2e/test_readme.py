@@ -69,7 +69,7 @@ def test_build_sh_run_serves_the_chat_and_ends_what_it_started(tmp_path: Path, m
         said = process.log.splitlines()
         assert "Ctrl-C" in said[-1]  # and above it what root, and what a fresh checkout, is told
         assert len([line for line in said if "==" not in line]) <= 3, process.log
-        log = Path(re.findall(r"^uWSGI writes into (\S+) ", process.log, re.MULTILINE)[0])
+        log = Path(re.findall(r"^uWSGI's log is (\S+) ", process.log, re.MULTILINE)[0])
         assert "spawned uWSGI worker" in log.read_text()
         page = urllib.request.urlopen(f"http://localhost:{port}/").read().decode()
         flags = re.findall(r'data-facility="lobby" data-flags="([^"]+)"', page)[0].replace("&amp;", "&")

@@ -70,9 +70,14 @@ def test_nobody_listens() -> None:
 @pytest.mark.parametrize(
     ("variable", "connection", "debug", "hint"),
     [
-        (None, {}, True, "where runserver has started one of its own, set UWS4R_EMBEDDED_REDIS here, too"),
+        (None, {}, True, "if runserver has started a Redis of its own, set UWS4R_EMBEDDED_REDIS to what it printed"),
         (None, {}, False, None),
-        ("unix:///tmp/uws4r-gone/redis.socket", {}, True, "UWS4R_EMBEDDED_REDIS names one that has ended"),
+        (
+            "unix:///tmp/uws4r-gone/redis.socket",
+            {},
+            True,
+            "UWS4R_EMBEDDED_REDIS names may have ended with its runserver",
+        ),
         ("unix:///tmp/uws4r-gone/redis.socket", {"host": "127.0.0.1", "port": 1}, True, None),
     ],
 )
@@ -83,8 +88,7 @@ def test_the_error_knows_of_a_redis_that_runserver_has(
     debug: bool,
     hint: str | None,
 ) -> None:
-    if variable:
-        monkeypatch.setenv("UWS4R_EMBEDDED_REDIS", variable)
+    monkeypatch.setenv("UWS4R_EMBEDDED_REDIS", variable or "")
     refused = redis.ConnectionError("Error 111 connecting to localhost:6379. Connection refused.")
     with override_settings(WS4REDIS_CONNECTION=connection, DEBUG=debug):
         said = unreachable(refused)
