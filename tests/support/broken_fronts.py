@@ -38,6 +38,8 @@ class Front:
         with connection:
             try:
                 self.serve(connection)
+                # Closed only, it would not end as long as another thread waits for what it receives.
+                connection.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # the other side has gone
 

@@ -38,9 +38,8 @@ def _ports() -> Iterator[int]:
     size = (below - lowest) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     first = lowest + size * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     begin = random.SystemRandom().randrange(size)
-    while True:
-        for place in range(size):
-            yield first + (begin + place) % size
+    for place in range(size):
+        yield first + (begin + place) % size
 
 
 _PORTS = _ports()
@@ -56,7 +55,7 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise AssertionError("no port is free")
+    raise AssertionError("all ports of this run have been handed out")
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout: float = TIMEOUT, pause: float = 0.005) -> None:
